@@ -1,1 +1,4 @@
-//! Skeleton.
+//! A xenstore client.
+
+#[cfg(feature = "embedded")]
+pub mod embedded;
