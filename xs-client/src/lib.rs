@@ -1,4 +1,53 @@
 //! A xenstore client.
+//!
+//! * [`Address`]: where the store is, and how to find it.
+//! * [`Client`]: the blocking face. One method an operation of the protocol, [`Transaction`]s,
+//!   [`Batch`]es that keep many requests under way, watch [`Event`]s.
+//! * [`Connection`]: what a client knows about one stream of bytes, without any I/O.
+//! * [`Transport`] and [`Quirks`]: the stream, and how it differs from the others. Linux's
+//!   `/dev/xen/xenbus` is not the daemon's socket under another name.
+//! * `embedded`, with the feature of that name: a xenstored in memory.
+//!
+//! ```no_run
+//! use xs_client::{Address, Client, Event};
+//!
+//! let mut client = Client::open(Address::find(None)?)?;
+//! client.watch("backend", "devices")?;
+//! loop {
+//!     match client.wait_event(None)? {
+//!         Some(Event::Watch(event)) => println!("look at {:?}", event.path),
+//!         Some(Event::Resync) => println!("look at everything"),
+//!         None => {}
+//!     }
+//! }
+//! # #[allow(unreachable_code)]
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+#![forbid(unsafe_code)]
+
+mod address;
+mod batch;
+mod client;
+mod connection;
+mod directory;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+mod error;
+mod event_queue;
+mod exchange;
+mod operations;
+mod quirks;
+mod transaction;
+mod transport;
+mod watches;
+
+pub use address::{Address, AddressError};
+pub use batch::Batch;
+pub use client::Client;
+pub use connection::{Answer, Arrival, Connection, Oddities, QueueError};
+pub use error::{Disconnected, Error, OpenError, ProtocolError};
+pub use event_queue::Event;
+pub use quirks::Quirks;
+pub use transaction::{Outcome, Transaction};
+pub use transport::{Device, Socket, Transport, WaitFor};

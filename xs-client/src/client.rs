@@ -1,0 +1,365 @@
+//! The blocking face of a connection.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use xs_proto::{Reply, Request};
+
+use crate::connection::{Arrival, Connection, Oddities};
+use crate::exchange::{Exchange, Nothing, Rewatch, Single};
+use crate::transport::{Device, Socket, Transport, WaitFor};
+use crate::watches::Watches;
+use crate::{Address, Batch, Disconnected, Error, Event, OpenError, Quirks};
+
+/// A client of the store, on one connection.
+///
+/// Operations wait for their answer, at most for the [timeout](Self::set_timeout). Events
+/// that come meanwhile are queued: after any operation, take them with
+/// [`next_event`](Self::next_event) *before* polling [`as_fd`](Self::as_fd) again, which
+/// knows nothing of them.
+///
+/// Nothing is retried behind the caller's back, but conflicting
+/// [transactions](Self::transaction).
+pub struct Client {
+    transport: Box<dyn Transport>,
+    connection: Connection,
+    pub(crate) watches: Watches,
+    /// Why there is no connection any more.
+    lost: Option<Disconnected>,
+    timeout: Duration,
+}
+
+impl Client {
+    /// How long the store may be silent while a request is without an answer, unless
+    /// [`set_timeout`](Self::set_timeout) says otherwise.
+    pub const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Opens a connection to the store at `address`.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] with what the system says.
+    pub fn open(address: Address) -> Result<Self, OpenError> {
+        let opened = match &address {
+            Address::Device(path) => Device::open(path).map(Self::new),
+            Address::Socket(path) => Socket::open(path).map(Self::new),
+        };
+        opened.map_err(|source| OpenError { address, source })
+    }
+
+    /// A client over a stream that is open already.
+    #[must_use]
+    pub fn new(transport: impl Transport + 'static) -> Self {
+        Self {
+            connection: Connection::new(*transport.quirks()),
+            transport: Box::new(transport),
+            watches: Watches::default(),
+            lost: None,
+            timeout: Self::TIMEOUT,
+        }
+    }
+
+    /// Sets how long the store may be silent while a request is without an answer. After
+    /// that the operation fails with [`Error::TimedOut`] and the connection is closed, so that
+    /// nothing is left under way of which nobody knows.
+    ///
+    /// Cannot shorten what [`Device`] says about writing a WATCH.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// What to poll for input; `None` while there is no connection.
+    #[must_use]
+    pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.transport.as_fd()
+    }
+
+    /// How the way to the store differs from others.
+    #[must_use]
+    pub const fn quirks(&self) -> &Quirks {
+        self.connection.quirks()
+    }
+
+    /// Is there a connection, as far as is known?
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        self.lost.is_none()
+    }
+
+    /// What the store sent that a client can do nothing with.
+    #[must_use]
+    pub const fn oddities(&self) -> Oddities {
+        self.connection.oddities()
+    }
+
+    /// Takes the oldest event that was read already. No I/O.
+    ///
+    /// The events of a watch may come before [`watch`](Self::watch) returns, and after
+    /// [`unwatch`](Self::unwatch) has.
+    pub fn next_event(&mut self) -> Option<Event<'_>> {
+        self.connection.next_event()
+    }
+
+    /// Reads what is there, without waiting, and queues the events in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`].
+    pub fn receive(&mut self) -> Result<(), Error> {
+        /// A store that never stops talking must not keep the caller from listening to
+        /// anything else: what is left will make the descriptor readable again.
+        const READS: usize = 64;
+        self.check()?;
+        for _ in 0..READS {
+            if self.read_once(&mut Nothing)? != Read::Full {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest event; waits for one, for ever or up to `timeout`, if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`].
+    pub fn wait_event(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>, Error> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        while !self.connection.has_event() {
+            self.check()?;
+            if !self.wait(WaitFor::Input, time_left(deadline))? {
+                break;
+            }
+            self.read_once(&mut Nothing)?;
+        }
+        Ok(self.connection.next_event())
+    }
+
+    /// Lets events come in for this long.
+    pub(crate) fn pause(&mut self, duration: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + duration;
+        while self.wait(WaitFor::Input, time_left(Some(deadline)))? {
+            self.read_once(&mut Nothing)?;
+            if Instant::now() >= deadline {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the connection anew, once, whether it was lost or not; registers all watches
+    /// again, and queues [`Event::Resync`] in the place of all events. Transactions are lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`] or [`Error::TimedOut`] if the store is not there;
+    /// [`Error::Refused`] if it does not take a watch back. There is no connection then, and
+    /// the watches are kept for the next try, which is the caller's to time.
+    pub fn reconnect(&mut self) -> Result<(), Error> {
+        self.transport.close();
+        self.connection.reset();
+        if let Err(error) = self.transport.reopen() {
+            return Err(self.lose(error.into()).into());
+        }
+        self.lost = None;
+
+        let watches = std::mem::take(&mut self.watches);
+        let mut rewatch = Rewatch::new(watches.as_slice());
+        let result = self.drive(&mut rewatch).and_then(|()| match rewatch.refused() {
+            None => Ok(()),
+            Some(error) => {
+                self.lose(Disconnected::WatchRefused);
+                Err(error)
+            }
+        });
+        self.watches = watches;
+        result
+    }
+
+    /// Sends all requests of the batch, as many at a time as the window allows, and waits for
+    /// all answers, which are in the batch then.
+    ///
+    /// # Errors
+    ///
+    /// Those of the connection. What the store says to each request is no error here.
+    pub fn run(&mut self, batch: &mut Batch) -> Result<(), Error> {
+        self.run_in(0, batch)
+    }
+
+    pub(crate) fn run_in(&mut self, tx_id: u32, batch: &mut Batch) -> Result<(), Error> {
+        let mut running = batch.start(tx_id);
+        self.drive(&mut running)?;
+        running.into_result()
+    }
+
+    /// Sends one request and waits for its answer, of which `take` makes the result; `None`
+    /// if it is none that the request can have.
+    pub(crate) fn ask<T>(
+        &mut self,
+        tx_id: u32,
+        request: &Request<'_>,
+        take: impl FnOnce(Reply<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let mut single = Single::new(tx_id, request, take);
+        self.drive(&mut single)?;
+        single.into_result()
+    }
+
+    /// Fails if there is no connection.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.lost.clone().map_or(Ok(()), |lost| Err(lost.into()))
+    }
+
+    /// Moves bytes until the exchange is over.
+    ///
+    /// Reads whenever there is something to read, also while there is more to write: a store
+    /// that is stuck writing to this client does not read from it.
+    fn drive(&mut self, exchange: &mut impl Exchange) -> Result<(), Error> {
+        self.check()?;
+        let mut silence = Silence::default();
+        loop {
+            exchange.feed(&mut self.connection)?;
+            let unsent = self.flush(exchange)?;
+            if exchange.is_over() {
+                return Ok(());
+            }
+            let left = silence.left(self.timeout);
+            let ready = match (unsent, self.connection.quirks().poll_out) {
+                (false, _) => self.wait(WaitFor::Input, Some(left))?,
+                (true, true) => self.wait(WaitFor::InputOrRoom, Some(left))?,
+                (true, false) => {
+                    self.wait(WaitFor::Input, Some(left.min(RETRY_WRITE)))?;
+                    !left.is_zero()
+                }
+            };
+            if !ready {
+                self.lose(Disconnected::TimedOut);
+                return Err(Error::TimedOut);
+            }
+            let outstanding = self.connection.outstanding();
+            self.read_once(exchange)?;
+            if self.connection.outstanding() < outstanding {
+                silence = Silence::default();
+            }
+        }
+    }
+
+    /// Writes what is queued, as far as there is room. True if something is left.
+    fn flush(&mut self, exchange: &mut impl Exchange) -> Result<bool, Error> {
+        loop {
+            let bytes = self.connection.transmit();
+            if bytes.is_empty() {
+                return Ok(false);
+            }
+            let error = match self.transport.write(bytes) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(len) => {
+                    self.connection.transmitted(len);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            match error.kind() {
+                io::ErrorKind::WouldBlock => return Ok(true),
+                io::ErrorKind::Interrupted => continue,
+                _ => {}
+            }
+            let refused = error.raw_os_error().and_then(|no| self.connection.transmit_refused(no));
+            match refused {
+                Some(answer) => exchange.answer(answer),
+                None => return Err(self.lose(error.into()).into()),
+            }
+        }
+    }
+
+    /// Reads once and hands out the answers in it.
+    fn read_once(&mut self, exchange: &mut impl Exchange) -> Result<Read, Error> {
+        let space = self.connection.space();
+        let room = space.len();
+        let len = match self.transport.read(space) {
+            Ok(0) => return Err(self.lose(Disconnected::Closed).into()),
+            Ok(len) => len,
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return Ok(Read::Empty),
+                // How a socket ends whose store did not read all that was written.
+                io::ErrorKind::ConnectionReset => {
+                    return Err(self.lose(Disconnected::Closed).into());
+                }
+                _ => return Err(self.lose(error.into()).into()),
+            },
+        };
+        self.connection.filled(len);
+        loop {
+            match self.connection.next_arrival() {
+                Ok(Some(Arrival::Answer(answer))) => exchange.answer(answer),
+                Ok(Some(Arrival::Event | Arrival::Ignored)) => {}
+                Ok(None) => break,
+                Err(error) => return Err(self.lose(Disconnected::Frame(error)).into()),
+            }
+        }
+        Ok(if len == room { Read::Full } else { Read::Some })
+    }
+
+    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> Result<bool, Error> {
+        match self.transport.wait(what, timeout) {
+            Ok(ready) => Ok(ready),
+            Err(error) => Err(self.lose(error.into()).into()),
+        }
+    }
+
+    /// Closes the connection, and remembers why.
+    fn lose(&mut self, why: Disconnected) -> Disconnected {
+        self.transport.close();
+        self.lost = Some(why.clone());
+        why
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("connection", &self.connection)
+            .field("watches", &self.watches)
+            .field("lost", &self.lost)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When to write again to a transport that has no room and cannot say when it has.
+const RETRY_WRITE: Duration = Duration::from_millis(10);
+
+/// How long the store has not answered. The clock is not read before there is need to wait.
+#[derive(Default)]
+struct Silence {
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// What is left of `timeout`.
+    fn left(&mut self, timeout: Duration) -> Duration {
+        match self.since {
+            Some(since) => timeout.saturating_sub(since.elapsed()),
+            None => {
+                self.since = Some(Instant::now());
+                timeout
+            }
+        }
+    }
+}
+
+/// What is left until `deadline`; for ever without one.
+fn time_left(deadline: Option<Instant>) -> Option<Duration> {
+    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
+/// What one read brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Empty,
+    Some,
+    /// As much as there was room for: there may be more.
+    Full,
+}
