@@ -1,1 +1,48 @@
-//! Skeleton.
+//! The decisions of a Xen driver domain's device daemon: events in, actions out.
+//!
+//! A driver domain serves devices to other guests. The toolstack describes each device in a
+//! directory of xenstore, `backend/<kind>/<frontend domid>/<devid>`; the daemon runs a hotplug
+//! hook for it, or a QEMU, and takes all of it away again when the guest lets go. This crate
+//! decides what is to be done and when. It has no I/O and no clock, and runs where there is
+//! no operating system at all.
+//!
+//! It is a *level-triggered reconciler*. An event only says "look at this device again"; what
+//! is done follows from what the store says now ([`Observation`]) and from what is in place
+//! ([`Phase`]). Lost, merged and repeated events change nothing.
+//!
+//! Feed a [`Dispatcher`] through its `handle_*` methods, then carry out what
+//! [`poll_action`](Dispatcher::poll_action) says until it says nothing more, and come back by
+//! [`poll_timeout`](Dispatcher::poll_timeout).
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod action;
+mod device;
+mod dispatcher;
+mod hook;
+mod key;
+mod kind;
+mod machine;
+mod observation;
+mod path;
+mod reason;
+mod registry;
+mod service;
+mod time;
+mod timer;
+
+pub use action::{Action, Notice};
+pub use device::{Phase, Run};
+pub use dispatcher::{Dispatcher, Removal, Settings};
+pub use hook::{Hook, HookEnd, Verb};
+pub use key::{DeviceKey, Domid};
+pub use kind::{Kind, Server};
+pub use observation::{HotplugStatus, Observation, State, Want};
+pub use path::{BackendPath, Leaf};
+pub use reason::{HookFailure, Reason, ServiceFailure};
+pub use registry::Registry;
+pub use service::{ServiceEvent, ServiceState};
+pub use time::Time;

@@ -1,0 +1,70 @@
+//! What the dispatcher wants done.
+
+use crate::{DeviceKey, Domid, Reason, Want};
+
+/// Something for the daemon to do. None of them waits for another: carry them out in their
+/// order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Look these facts up, then call
+    /// [`handle_observation`](crate::Dispatcher::handle_observation).
+    Observe(DeviceKey, Want),
+    /// Start the hook that [`hook`](crate::Dispatcher::hook) describes, then, when it has
+    /// ended, call [`handle_hook_end`](crate::Dispatcher::handle_hook_end).
+    RunHook(DeviceKey),
+    /// Ask the device's hook, and all it has started, to end (SIGTERM).
+    StopHook(DeviceKey),
+    /// End the device's hook and all it has started (SIGKILL).
+    KillHook(DeviceKey),
+    /// Find out whether a QEMU for the guest runs already, then call
+    /// [`handle_service`](crate::Dispatcher::handle_service) with `Ready` or `Absent`.
+    FindService(Domid),
+    /// Start a QEMU for the guest; `Ready` or `Failed` when that is known.
+    StartService(Domid),
+    /// End the guest's QEMU and remove its nodes; `Absent` when that is done.
+    StopService(Domid),
+    /// Empty the `hotplug-status` and remove the `hotplug-error` of an earlier try.
+    Reset(DeviceKey),
+    /// Write `hotplug-status` for a hook that did well without saying so.
+    MarkConnected(DeviceKey),
+    /// Remove `hotplug-status`: the removal hook has run and must not run again.
+    MarkDetached(DeviceKey),
+    /// Write `hotplug-status`=`error` and, if the hook left none, `hotplug-error`.
+    Fail(DeviceKey, Reason),
+    /// Write `state` 6 for a device whose QEMU is not there to do so.
+    Close(DeviceKey),
+    /// Write `state` 1 for a device whose QEMU ended before it was connected, if its `state`
+    /// still is 2: the next QEMU takes it up.
+    Rewind(DeviceKey),
+    /// Remove the backend directory, if its `state` still is 6, then call
+    /// [`handle_removal`](crate::Dispatcher::handle_removal).
+    Remove(DeviceKey),
+    /// The last device of this guest is gone: remove what else is there for it.
+    ForgetGuest(Domid),
+    /// Tell people.
+    Report(DeviceKey, Notice),
+}
+
+/// What is worth telling about a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It is seen for the first time.
+    Found,
+    /// It is served.
+    Attached,
+    /// It was served already when the daemon came to see it.
+    Adopted,
+    /// Its backend has not reached InitWait after the time that should take. It is still
+    /// waited for.
+    Slow,
+    /// The guest, or the toolstack, let go of it.
+    Closed,
+    /// Another device has taken its place under the same numbers.
+    Replaced,
+    /// Its removal hook failed; it is removed all the same.
+    RemovalHook(crate::HookFailure),
+    /// Its backend directory could not be removed; tried again later.
+    RemovalRefused,
+    /// It is gone.
+    Gone,
+}

@@ -1,0 +1,191 @@
+//! What is known about one device.
+
+use alloc::vec::Vec;
+
+use crate::timer::Slot;
+use crate::{DeviceKey, HotplugStatus, Observation, Reason, Server, Time};
+
+/// How far a hook is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Waits until fewer hooks run.
+    Queued,
+    /// Runs.
+    Running,
+    /// Was told to end and has not yet.
+    Stopping,
+    /// Has ended; the store has not been looked at since.
+    Ended,
+}
+
+/// Where a device is in its life, as far as the daemon is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing of ours is in place yet.
+    Waiting,
+    /// The add hook is at work.
+    Attaching(Run),
+    /// It waits for its guest's QEMU.
+    Starting,
+    /// It is served.
+    Attached,
+    /// The removal hook is at work.
+    Detaching(Run),
+    /// Nothing of ours is in place any more; the directory stays a while, so that the
+    /// toolstack can read in it that the device has closed.
+    Lingering,
+    /// The directory is being removed.
+    Removing,
+    /// It is not served, and why.
+    Failed(Reason),
+}
+
+/// Is a look at the store under way?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// No.
+    Idle,
+    /// It is asked for and has not begun: it will see all that happens until then.
+    Asked,
+    /// It has begun: it may have missed what happens now.
+    Begun,
+    /// It has begun, and something has happened since.
+    Stale,
+    /// It will be asked for when the removal hook has ended.
+    Deferred,
+}
+
+/// Has the add hook of this life run?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touched {
+    /// Not known yet: the device has never been looked at.
+    Unknown,
+    No,
+    Yes,
+}
+
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) key: DeviceKey,
+    pub(crate) phase: Phase,
+    pub(crate) look: Look,
+    pub(crate) touched: Touched,
+    /// The second pass of a hook, for the emulated interface, is (to be) run.
+    pub(crate) tap: bool,
+    /// The hook was told to end because it took too long.
+    pub(crate) overdue: bool,
+    /// The device went while its add hook ran, which has less time left therefore.
+    pub(crate) hurried: bool,
+    /// Nobody knows how the hook ended.
+    pub(crate) unsure: bool,
+    /// The directory was gone when the removal hook was called for.
+    pub(crate) vanished: bool,
+    /// Its hook does not write `hotplug-status`, which therefore says nothing.
+    pub(crate) mute: bool,
+    /// The QEMU that served it is no more.
+    pub(crate) orphan: bool,
+    /// It was reported for not reaching InitWait.
+    pub(crate) slow: bool,
+    /// What its hook had said when that was last looked up.
+    pub(crate) hotplug: HotplugStatus,
+    /// Tries that have failed, since the last that did not.
+    pub(crate) failures: u8,
+    /// When the device was first seen closed.
+    pub(crate) closed_at: Option<Time>,
+    /// What the hook needs, remembered: the store may not have it any more when it is needed.
+    pub(crate) hook: Option<HookFacts>,
+    /// The list of its guest's devices.
+    pub(crate) guest: u32,
+    pub(crate) next: Option<u32>,
+    pub(crate) previous: Option<u32>,
+    pub(crate) timer: Slot,
+}
+
+/// What a device's directory says about its hook.
+#[derive(Debug, Default)]
+pub(crate) struct HookFacts {
+    pub(crate) script: Option<Vec<u8>>,
+    pub(crate) has_type: bool,
+    pub(crate) ioemu: bool,
+    pub(crate) gatewaydev: Vec<u8>,
+}
+
+impl HookFacts {
+    pub(crate) fn of(seen: &Observation<'_>) -> Self {
+        Self {
+            script: seen.script.map(Vec::from),
+            has_type: seen.vif_type.is_some(),
+            ioemu: seen.vif_type == Some(b"vif_ioemu"),
+            gatewaydev: seen.gatewaydev.map(Vec::from).unwrap_or_default(),
+        }
+    }
+}
+
+impl Device {
+    pub(crate) const fn new(key: DeviceKey, guest: u32) -> Self {
+        Self {
+            key,
+            phase: Phase::Waiting,
+            look: Look::Idle,
+            touched: Touched::Unknown,
+            tap: false,
+            overdue: false,
+            hurried: false,
+            unsure: false,
+            vanished: false,
+            mute: false,
+            orphan: false,
+            slow: false,
+            hotplug: HotplugStatus::Silent,
+            failures: 0,
+            closed_at: None,
+            hook: None,
+            guest,
+            next: None,
+            previous: None,
+            timer: None,
+        }
+    }
+
+    /// Is it of a kind whose hook the daemon runs?
+    pub(crate) const fn has_hook(&self) -> bool {
+        match self.key.kind.server() {
+            Server::NetworkHook | Server::BlockHook => true,
+            Server::Qemu | Server::Elsewhere => false,
+        }
+    }
+
+    /// Is its removal hook at work, with all that it needs known?
+    pub(crate) const fn is_being_detached(&self) -> bool {
+        matches!(self.phase, Phase::Detaching(Run::Queued | Run::Running | Run::Stopping))
+            && self.hook.is_some()
+    }
+
+    /// Was a look put off until the removal hook has ended?
+    pub(crate) fn take_deferred_look(&mut self) -> bool {
+        let deferred = self.look == Look::Deferred;
+        if deferred {
+            self.look = Look::Idle;
+        }
+        // One that is under way may have begun before the last event.
+        deferred || self.look != Look::Idle
+    }
+
+    /// Begins a new life under the same key.
+    pub(crate) fn renew(&mut self) {
+        self.phase = Phase::Waiting;
+        self.touched = Touched::No;
+        self.tap = false;
+        self.overdue = false;
+        self.hurried = false;
+        self.unsure = false;
+        self.vanished = false;
+        self.mute = false;
+        self.orphan = false;
+        self.slow = false;
+        self.hotplug = HotplugStatus::Silent;
+        self.failures = 0;
+        self.closed_at = None;
+        self.hook = None;
+    }
+}

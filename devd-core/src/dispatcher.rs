@@ -1,0 +1,445 @@
+//! The dispatcher: what comes in, what goes out, and the deadlines between.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use crate::device::{HookFacts, Look, Touched};
+use crate::machine::{needed, sight};
+use crate::timer::{Owner, Timers};
+use crate::{
+    Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, Kind, Leaf, Notice, Observation, Phase,
+    Registry, Run, Server, ServiceState, Time, Verb, Want,
+};
+
+/// What can be chosen about the dispatcher.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// After so long without InitWait a device is reported. It is still waited for.
+    pub init_timeout: Duration,
+    /// After so long a hook is told to end.
+    pub hook_timeout: Duration,
+    /// How long a hook that was told to end has before it is killed.
+    pub kill_grace: Duration,
+    /// How long an add hook may go on when its device is gone already.
+    pub hurry: Duration,
+    /// How long a closed device's directory stays. The toolstack reads `state` in it when it
+    /// has heard that it changed; were it gone by then, `xl network-detach` and
+    /// `xl block-detach` would fail.
+    pub linger: Duration,
+    /// The wait after a first failure; each further one doubles it.
+    pub retry_first: Duration,
+    /// The longest wait after a failure.
+    pub retry_max: Duration,
+    /// How many hooks may run at once, at least one.
+    pub max_hooks: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            init_timeout: Duration::from_secs(10),
+            hook_timeout: Duration::from_secs(40),
+            kill_grace: Duration::from_secs(2),
+            hurry: Duration::from_secs(5),
+            linger: Duration::from_millis(200),
+            retry_first: Duration::from_secs(1),
+            retry_max: Duration::from_secs(60),
+            max_hooks: 16,
+        }
+    }
+}
+
+impl Settings {
+    fn retry_after(&self, failures: u8) -> Duration {
+        let factor = 1_u32.checked_shl(u32::from(failures.saturating_sub(1))).unwrap_or(u32::MAX);
+        self.retry_first.saturating_mul(factor).min(self.retry_max)
+    }
+}
+
+/// How the removal of a backend directory ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// The directory is gone.
+    Removed,
+    /// It was left alone: its `state` is not 6 any more.
+    Changed,
+    /// The store refused.
+    Refused,
+}
+
+/// Decides. See the [crate's](crate) documentation.
+#[derive(Debug)]
+pub struct Dispatcher {
+    pub(crate) settings: Settings,
+    pub(crate) registry: Registry,
+    timers: Timers,
+    actions: VecDeque<Action>,
+    /// Devices whose hooks wait for others to end. One may have changed its mind since.
+    queue: VecDeque<u32>,
+    /// Hooks that run.
+    running: usize,
+    /// No new hooks or QEMUs: the daemon is about to end.
+    closing: bool,
+}
+
+// What comes in.
+impl Dispatcher {
+    /// A dispatcher that knows of no device.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            registry: Registry::new(),
+            timers: Timers::default(),
+            actions: VecDeque::new(),
+            queue: VecDeque::new(),
+            running: 0,
+            closing: false,
+        }
+    }
+
+    /// Something has happened at this path. Paths that do not matter cost a parse.
+    pub fn handle_event(&mut self, path: BackendPath<'_>) {
+        match path {
+            BackendPath::Device(key, leaf) => match leaf {
+                Leaf::Directory | Leaf::State | Leaf::Online => self.look_at(key),
+                // Only a device that waits for them to be right is interested.
+                Leaf::Script | Leaf::Type => {
+                    if let Some(index) = self.registry.find(key)
+                        && matches!(self.registry.device(index).phase, Phase::Failed(_))
+                    {
+                        self.look(index);
+                    }
+                }
+                Leaf::Other(_) => {}
+            },
+            // All below may have gone with it, and only this event says so.
+            BackendPath::Guest(kind, domid) => {
+                let guest = self.registry.find_guest(domid);
+                let mut next = guest.and_then(|guest| self.registry.first_of(guest));
+                while let Some(index) = next {
+                    let device = self.registry.device(index);
+                    next = device.next;
+                    if device.key.kind == kind {
+                        self.look(index);
+                    }
+                }
+            }
+            BackendPath::Kind(kind) => self.look_at_all(|device_kind| device_kind == kind),
+            BackendPath::Backend => self.look_at_all(|_| true),
+            BackendPath::UnknownKind(_) | BackendPath::Foreign => {}
+        }
+    }
+
+    /// A device may be there: it is in a listing of the store.
+    pub fn look_at(&mut self, key: DeviceKey) {
+        let index = self.registry.insert(key);
+        self.look(index);
+    }
+
+    /// Events may have been lost: every known device is looked at again. Devices that are not
+    /// known must be listed and given to [`look_at`](Self::look_at).
+    pub fn handle_resync(&mut self) {
+        self.look_at_all(|_| true);
+    }
+
+    /// A hook that an earlier daemon started still runs. To be called before the device is
+    /// looked at.
+    pub fn handle_hook_found(&mut self, key: DeviceKey, verb: Verb, tap: bool, now: Time) {
+        if !matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook) {
+            return;
+        }
+        let index = self.registry.insert(key);
+        let device = self.registry.device_mut(index);
+        device.phase = match verb {
+            Verb::Add => Phase::Attaching(Run::Running),
+            Verb::Remove => Phase::Detaching(Run::Running),
+        };
+        device.touched = Touched::Yes;
+        device.tap = tap;
+        self.running += 1;
+        self.set_timer(Owner::Device(index), now, self.settings.hook_timeout);
+        self.look(index);
+    }
+
+    /// What a look at a device has found.
+    pub fn handle_observation(&mut self, key: DeviceKey, seen: &Observation<'_>, now: Time) {
+        let Some(index) = self.registry.find(key) else { return };
+        let device = self.registry.device_mut(index);
+        let stale = device.look == Look::Stale;
+        device.look = Look::Idle;
+        if seen.want.contains(Want::HOOK) && seen.state.is_some() {
+            device.hook = Some(HookFacts::of(seen));
+        }
+        if seen.want.contains(Want::HOTPLUG) {
+            device.hotplug = seen.hotplug;
+        }
+        match sight(device, seen) {
+            Ok(sight) => self.seen(index, sight, now),
+            Err(want) => return self.ask(index, want),
+        }
+        // What was seen was true before the last event; that event comes after it.
+        if stale {
+            self.look_at(key);
+        }
+    }
+
+    /// The store refused to say; it is asked again later.
+    pub fn handle_observation_refused(&mut self, key: DeviceKey, now: Time) {
+        let Some(index) = self.registry.find(key) else { return };
+        let device = self.registry.device_mut(index);
+        device.look = Look::Idle;
+        if device.timer.is_none() {
+            self.set_timer(Owner::Device(index), now, self.settings.retry_max);
+        }
+    }
+
+    /// The device's hook has ended, or could not be started.
+    pub fn handle_hook_end(&mut self, key: DeviceKey, end: HookEnd, now: Time) {
+        if let Some(index) = self.registry.find(key) {
+            self.hook_ended(index, end, now);
+        }
+    }
+
+    /// A removal of a directory has ended.
+    pub fn handle_removal(&mut self, key: DeviceKey, removal: Removal, now: Time) {
+        let Some(index) = self.registry.find(key) else { return };
+        if self.registry.device(index).phase != Phase::Removing {
+            return;
+        }
+        match removal {
+            Removal::Removed => self.forget(index, now),
+            Removal::Changed => {
+                self.registry.device_mut(index).phase = Phase::Lingering;
+                self.look(index);
+            }
+            Removal::Refused => {
+                let wait = self.count_failure(index);
+                self.registry.device_mut(index).phase = Phase::Lingering;
+                self.set_timer(Owner::Device(index), now, wait);
+                self.report(index, Notice::RemovalRefused);
+            }
+        }
+    }
+
+    /// Deals with the deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        while let Some(owner) = self.timers.pop(now, &mut self.registry) {
+            match owner {
+                Owner::Device(index) => self.deadline(index, now),
+                Owner::Guest(index) => self.service_deadline(index, now),
+            }
+        }
+    }
+
+    /// From now on no hook and no QEMU is started; what runs goes on.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+}
+
+// What goes out.
+impl Dispatcher {
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        let action = self.actions.pop_front()?;
+        if let Action::Observe(key, _) = action
+            && let Some(index) = self.registry.find(key)
+        {
+            self.registry.device_mut(index).look = Look::Begun;
+        }
+        Some(action)
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// The run of a hook that the device is at.
+    #[must_use]
+    pub fn hook(&self, key: DeviceKey) -> Option<Hook<'_>> {
+        let device = self.registry.device(self.registry.find(key)?);
+        let verb = match device.phase {
+            Phase::Attaching(_) => Verb::Add,
+            Phase::Detaching(_) => Verb::Remove,
+            _ => return None,
+        };
+        let facts = device.hook.as_ref()?;
+        Some(Hook {
+            key,
+            verb,
+            tap: device.tap,
+            script: facts.script.as_deref()?,
+            ioemu: facts.ioemu,
+            gatewaydev: &facts.gatewaydev,
+        })
+    }
+
+    /// Where a device is in its life; `None` if it is not known.
+    #[must_use]
+    pub fn phase(&self, key: DeviceKey) -> Option<Phase> {
+        self.registry.find(key).map(|index| self.registry.device(index).phase)
+    }
+
+    /// All devices and where they are.
+    pub fn devices(&self) -> impl Iterator<Item = (DeviceKey, Phase)> {
+        self.registry.devices().map(|(_, device)| (device.key, device.phase))
+    }
+
+    /// The state of a guest's QEMU; `None` for a guest that is not known.
+    #[must_use]
+    pub fn service(&self, domid: Domid) -> Option<ServiceState> {
+        self.registry.find_guest(domid).map(|index| self.registry.guest(index).service)
+    }
+
+    /// All guests and the state of their QEMUs.
+    pub fn services(&self) -> impl Iterator<Item = (Domid, ServiceState)> {
+        self.registry.all_guests().map(|guest| (guest.domid, guest.service))
+    }
+
+    /// Hooks that run.
+    #[must_use]
+    pub const fn running_hooks(&self) -> usize {
+        self.running
+    }
+
+    /// Is there nothing under way? Devices that wait for their backend or for their next try
+    /// are not under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let device_settled = |phase| match phase {
+            Phase::Waiting | Phase::Attached | Phase::Failed(_) => true,
+            Phase::Attaching(_)
+            | Phase::Starting
+            | Phase::Detaching(_)
+            | Phase::Lingering
+            | Phase::Removing => false,
+        };
+        let guest_settled = |state| match state {
+            ServiceState::Unknown
+            | ServiceState::Absent
+            | ServiceState::Running
+            | ServiceState::BackingOff => true,
+            ServiceState::Finding | ServiceState::Starting | ServiceState::Stopping => false,
+        };
+        self.actions.is_empty()
+            && self
+                .registry
+                .devices()
+                .all(|(_, device)| device.look == Look::Idle && device_settled(device.phase))
+            && self.services().all(|(_, state)| guest_settled(state))
+    }
+}
+
+// What the state machines are made of.
+impl Dispatcher {
+    pub(crate) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    pub(crate) fn report(&mut self, index: u32, notice: Notice) {
+        self.act(Action::Report(self.registry.device(index).key, notice));
+    }
+
+    pub(crate) fn set_timer(&mut self, owner: Owner, now: Time, wait: Duration) {
+        self.timers.set(owner, now.after(wait), &mut self.registry);
+    }
+
+    pub(crate) fn clear_timer(&mut self, owner: Owner) {
+        self.timers.clear(owner, &mut self.registry);
+    }
+
+    /// Counts one more failure; says how long to wait after it.
+    pub(crate) fn count_failure(&mut self, index: u32) -> Duration {
+        let device = self.registry.device_mut(index);
+        device.failures = device.failures.saturating_add(1);
+        self.settings.retry_after(device.failures)
+    }
+
+    /// The same for the QEMU of a guest.
+    pub(crate) fn count_service_failure(&mut self, guest: u32) -> Duration {
+        let guest = self.registry.guest_mut(guest);
+        guest.failures = guest.failures.saturating_add(1);
+        self.settings.retry_after(guest.failures)
+    }
+
+    /// Asks for a look at the device, unless one that will see all is asked for already.
+    pub(crate) fn look(&mut self, index: u32) {
+        let device = self.registry.device_mut(index);
+        match device.look {
+            // Its removal hook must end first, whatever the store says now.
+            Look::Idle if device.is_being_detached() => device.look = Look::Deferred,
+            Look::Idle => {
+                let want = needed(device, None);
+                self.ask(index, want);
+            }
+            Look::Begun => device.look = Look::Stale,
+            Look::Asked | Look::Stale | Look::Deferred => {}
+        }
+    }
+
+    fn ask(&mut self, index: u32, want: Want) {
+        let device = self.registry.device_mut(index);
+        device.look = Look::Asked;
+        let key = device.key;
+        self.act(Action::Observe(key, want));
+    }
+
+    fn look_at_all(&mut self, which: impl Fn(Kind) -> bool) {
+        for index in 0..self.registry.slots() {
+            if self.registry.get(index).is_some_and(|device| which(device.key.kind)) {
+                self.look(index);
+            }
+        }
+    }
+
+    /// Lets the hook of this device run, now or when others have ended.
+    pub(crate) fn queue_hook(&mut self, index: u32, verb: Verb, now: Time) {
+        self.clear_timer(Owner::Device(index));
+        let device = self.registry.device_mut(index);
+        device.tap = false;
+        device.phase = match verb {
+            Verb::Add => Phase::Attaching(Run::Queued),
+            Verb::Remove => Phase::Detaching(Run::Queued),
+        };
+        self.queue.push_back(index);
+        self.start_hooks(now);
+    }
+
+    fn start_hooks(&mut self, now: Time) {
+        while !self.closing && self.running < self.settings.max_hooks.max(1) {
+            let Some(index) = self.queue.pop_front() else { break };
+            let Some(device) = self.registry.get_mut(index) else { continue };
+            device.phase = match device.phase {
+                Phase::Attaching(Run::Queued) => Phase::Attaching(Run::Running),
+                Phase::Detaching(Run::Queued) => Phase::Detaching(Run::Running),
+                _ => continue,
+            };
+            self.running += 1;
+            self.run_hook(index, now);
+        }
+    }
+
+    /// Starts the pass of the hook that the device is at, in the place it holds already.
+    pub(crate) fn run_hook(&mut self, index: u32, now: Time) {
+        let device = self.registry.device_mut(index);
+        device.touched = Touched::Yes;
+        device.overdue = false;
+        let key = device.key;
+        self.set_timer(Owner::Device(index), now, self.settings.hook_timeout);
+        self.act(Action::RunHook(key));
+    }
+
+    /// The device's hook runs no more: another may.
+    pub(crate) fn release_hook(&mut self, index: u32, now: Time) {
+        self.clear_timer(Owner::Device(index));
+        self.running = self.running.saturating_sub(1);
+        self.start_hooks(now);
+    }
+
+    pub(crate) const fn is_closing(&self) -> bool {
+        self.closing
+    }
+}

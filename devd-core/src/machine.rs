@@ -1,0 +1,568 @@
+//! The life of a device: what each sight, hook's end and deadline does in each phase.
+//!
+//! `docs/design.md` has the same as a table.
+
+use crate::device::{Device, Touched};
+use crate::dispatcher::Dispatcher;
+use crate::timer::Owner;
+use crate::{
+    Action, HookEnd, HookFailure, HotplugStatus, Notice, Observation, Phase, Reason, Run, Server,
+    ServiceState, State, Time, Verb, Want,
+};
+
+/// What an observation amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// There is no such device.
+    Gone,
+    /// The toolstack has made it; its backend has not taken it up.
+    Early,
+    /// Its backend has taken it up. Is it connected to its frontend, and what has the hook
+    /// said? (Looked up only where it matters.)
+    Ready { connected: bool, hotplug: HotplugStatus },
+    /// One side wants to close.
+    Closing,
+    /// Closed, but wanted, and its guest is there: it is being initialised again (kexec, a
+    /// boot loader that hands over). Everything stays.
+    Reopening,
+    /// Closed for good: the toolstack does not want it any more, or its guest is gone.
+    Closed,
+}
+
+/// Which facts decide what is to be done with a device in this phase, if its state is this.
+/// `None`: the state is not known yet; the answer is what to begin with.
+pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
+    let hook = if device.has_hook() && device.hook.is_none() {
+        Want::HOTPLUG | Want::HOOK
+    } else {
+        Want::STATE
+    };
+    let first_look = device.touched == Touched::Unknown;
+    let state = match state {
+        Some(state) => state,
+        // Most probably the backend has taken it up since the last look.
+        None if matches!(device.phase, Phase::Waiting) && !first_look => State::InitWait,
+        None if matches!(device.phase, Phase::Attaching(Run::Ended)) => State::InitWait,
+        None => return Want::STATE,
+    };
+    match state {
+        State::Closed if first_look => Want::STATE | Want::ONLINE | hook,
+        State::Closed => Want::STATE | Want::ONLINE,
+        State::Closing if first_look => Want::STATE | hook,
+        State::Closing => Want::STATE,
+        State::Unknown | State::Initialising => match device.phase {
+            Phase::Attached | Phase::Attaching(Run::Ended) if device.has_hook() => {
+                Want::STATE | Want::HOTPLUG
+            }
+            _ => Want::STATE,
+        },
+        State::InitWait | State::Initialised => match device.phase {
+            // What it says about its hook may have been put right.
+            Phase::Waiting | Phase::Failed(_) if device.has_hook() => {
+                Want::STATE | Want::HOTPLUG | Want::HOOK
+            }
+            _ if device.has_hook() => Want::STATE | Want::HOTPLUG | hook,
+            _ => Want::STATE,
+        },
+        State::Connected | State::Reconfiguring | State::Reconfigured => match device.phase {
+            Phase::Attached => Want::STATE | hook,
+            _ if device.has_hook() => Want::STATE | Want::HOTPLUG | hook,
+            _ => Want::STATE,
+        },
+    }
+}
+
+/// What an observation amounts to, or which facts are still missing to tell.
+pub(crate) fn sight(device: &Device, seen: &Observation<'_>) -> Result<Sight, Want> {
+    let Some(state) = seen.state else { return Ok(Sight::Gone) };
+    let needed = needed(device, Some(state));
+    if !seen.want.contains(needed) {
+        return Err(needed);
+    }
+    Ok(match state {
+        State::Unknown | State::Initialising => Sight::Early,
+        State::InitWait | State::Initialised => {
+            Sight::Ready { connected: false, hotplug: seen.hotplug }
+        }
+        State::Connected | State::Reconfiguring | State::Reconfigured => {
+            Sight::Ready { connected: true, hotplug: seen.hotplug }
+        }
+        State::Closing => Sight::Closing,
+        State::Closed if !seen.online => Sight::Closed,
+        State::Closed if !seen.want.contains(Want::FRONTEND) => {
+            return Err(needed | Want::FRONTEND);
+        }
+        State::Closed if seen.frontend => Sight::Reopening,
+        State::Closed => Sight::Closed,
+    })
+}
+
+// What is seen.
+impl Dispatcher {
+    pub(crate) fn seen(&mut self, index: u32, sight: Sight, now: Time) {
+        self.learn(index, sight);
+        let phase = self.registry.device(index).phase;
+        match (phase, sight) {
+            (Phase::Waiting, Sight::Gone) => self.leave(index, true, now),
+            (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),
+            (Phase::Waiting, Sight::Closing) => self.close_orphan(index),
+            (Phase::Waiting, Sight::Reopening) => {}
+            (Phase::Waiting, Sight::Closed) => self.leave(index, false, now),
+
+            // It has not run, and an earlier try may have.
+            (Phase::Attaching(Run::Queued), Sight::Gone) => self.leave(index, true, now),
+            (Phase::Attaching(Run::Queued), Sight::Closed) => self.leave(index, false, now),
+            (Phase::Attaching(Run::Running), Sight::Gone | Sight::Closed) => self.hurry(index, now),
+            (Phase::Attaching(Run::Stopping), Sight::Gone | Sight::Closed) => {}
+            (Phase::Attaching(Run::Ended), Sight::Gone) => self.leave(index, true, now),
+            (Phase::Attaching(Run::Ended), Sight::Closed) => self.leave(index, false, now),
+            (Phase::Attaching(Run::Ended), Sight::Early) => self.begin_anew(index, sight, now),
+            (Phase::Attaching(Run::Ended), Sight::Ready { hotplug, .. }) => {
+                self.judge(index, hotplug, now);
+            }
+            // The hook was in time, or too late to matter: the rest of the close comes.
+            (Phase::Attaching(Run::Ended), Sight::Closing | Sight::Reopening) => {
+                self.attached(index, Notice::Attached);
+            }
+            (
+                Phase::Attaching(Run::Queued | Run::Running | Run::Stopping),
+                Sight::Early | Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
+            ) => {}
+
+            (Phase::Starting, Sight::Gone) => self.leave(index, true, now),
+            (Phase::Starting, Sight::Early | Sight::Ready { .. } | Sight::Reopening) => {}
+            (Phase::Starting, Sight::Closing) => self.close_orphan(index),
+            (Phase::Starting, Sight::Closed) => self.leave(index, false, now),
+
+            (Phase::Attached, Sight::Gone) => self.leave(index, true, now),
+            (Phase::Attached, Sight::Early) => {
+                if self.is_replaced(index, sight) {
+                    self.begin_anew(index, sight, now);
+                }
+            }
+            (Phase::Attached, Sight::Ready { .. }) => {
+                if self.is_replaced(index, sight) {
+                    self.begin_anew(index, sight, now);
+                }
+            }
+            (Phase::Attached, Sight::Closing | Sight::Reopening) => {}
+            (Phase::Attached, Sight::Closed) => self.leave(index, false, now),
+
+            (Phase::Detaching(Run::Ended), Sight::Gone) => self.forget(index, now),
+            (Phase::Detaching(Run::Ended), Sight::Closed) => self.linger(index, now),
+            (
+                Phase::Detaching(Run::Ended),
+                Sight::Early | Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
+            ) => self.begin_anew(index, sight, now),
+            // It runs to its end; the store is looked at again then.
+            (Phase::Detaching(Run::Queued | Run::Running | Run::Stopping), _) => {}
+
+            (Phase::Lingering, Sight::Gone) => self.forget(index, now),
+            (Phase::Lingering, Sight::Closed) => self.linger(index, now),
+            (
+                Phase::Lingering,
+                Sight::Early | Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
+            ) => self.begin_anew(index, sight, now),
+
+            // The removal will tell.
+            (Phase::Removing, _) => {}
+
+            (Phase::Failed(_), Sight::Gone) => self.leave(index, true, now),
+            (Phase::Failed(_), Sight::Early) => self.begin_anew(index, sight, now),
+            (Phase::Failed(reason), Sight::Ready { hotplug, .. }) => match reason {
+                Reason::NoScript | Reason::NoType | Reason::Hook(HookFailure::BadName) => {
+                    self.begin(index, sight, now);
+                }
+                Reason::Hook(_) if hotplug == HotplugStatus::Connected => {
+                    self.attached(index, Notice::Adopted);
+                }
+                Reason::Hook(_) | Reason::Service(_) | Reason::Lost => {}
+            },
+            (Phase::Failed(_), Sight::Closing) => self.close_orphan(index),
+            (Phase::Failed(_), Sight::Reopening) => {}
+            (Phase::Failed(_), Sight::Closed) => self.leave(index, false, now),
+        }
+    }
+
+    /// At the first look: may an earlier daemon have run the add hook?
+    fn learn(&mut self, index: u32, sight: Sight) {
+        let device = self.registry.device_mut(index);
+        if device.touched != Touched::Unknown || sight == Sight::Gone {
+            return;
+        }
+        let touched = match (sight, device.key.kind.server()) {
+            (Sight::Early, _) => false,
+            (Sight::Ready { hotplug, .. }, _) => hotplug != HotplugStatus::Silent,
+            // The kernel has taken `hotplug-status` away; the removal hook does no harm.
+            (_, Server::NetworkHook) => true,
+            (_, Server::BlockHook) => device.hotplug != HotplugStatus::Silent,
+            (_, Server::Qemu | Server::Elsewhere) => false,
+        };
+        device.touched = if touched { Touched::Yes } else { Touched::No };
+        self.report(index, Notice::Found);
+    }
+
+    /// The device is wanted and not served.
+    fn begin(&mut self, index: u32, sight: Sight, now: Time) {
+        let server = self.registry.device(index).key.kind.server();
+        match (server, sight) {
+            (Server::NetworkHook | Server::BlockHook, Sight::Ready { connected, hotplug }) => {
+                self.begin_hook(index, connected, hotplug, now);
+            }
+            (Server::NetworkHook | Server::BlockHook, _) => {
+                let device = self.registry.device_mut(index);
+                device.phase = Phase::Waiting;
+                if device.timer.is_none() && !device.slow {
+                    self.set_timer(Owner::Device(index), now, self.settings.init_timeout);
+                }
+            }
+            (Server::Qemu, Sight::Ready { connected, .. }) => {
+                self.adopt_served(index, connected, now);
+            }
+            (Server::Qemu, _) => self.want_service(index, now),
+            (Server::Elsewhere, _) => self.registry.device_mut(index).phase = Phase::Attached,
+        }
+    }
+
+    /// The backend waits for the hook, unless that has run.
+    fn begin_hook(&mut self, index: u32, connected: bool, hotplug: HotplugStatus, now: Time) {
+        let device = self.registry.device_mut(index);
+        let network = device.key.kind.server() == Server::NetworkHook;
+        let facts = device.hook.as_ref();
+        let has_script = facts.is_some_and(|facts| facts.script.is_some());
+        let has_type = facts.is_some_and(|facts| facts.has_type);
+        if hotplug == HotplugStatus::Connected {
+            self.attached(index, Notice::Adopted);
+        } else if connected && !network {
+            // blkback could not have connected without what a hook has told it.
+            device.mute = true;
+            device.touched = Touched::Yes;
+            self.attached(index, Notice::Adopted);
+        } else if !has_script {
+            self.fail(index, Reason::NoScript, now);
+        } else if network && !has_type {
+            self.fail(index, Reason::NoType, now);
+        } else {
+            if hotplug == HotplugStatus::Refused || device.failures > 0 {
+                let key = device.key;
+                self.act(Action::Reset(key));
+            }
+            self.queue_hook(index, Verb::Add, now);
+        }
+    }
+
+    /// A device is there with the numbers of the one that was.
+    fn begin_anew(&mut self, index: u32, sight: Sight, now: Time) {
+        self.clear_timer(Owner::Device(index));
+        self.report(index, Notice::Replaced);
+        self.registry.device_mut(index).renew();
+        self.release_service(index, now);
+        match sight {
+            // What its hook needs must be read again.
+            Sight::Ready { .. } => self.look(index),
+            Sight::Early => self.begin(index, sight, now),
+            Sight::Gone | Sight::Closing | Sight::Reopening | Sight::Closed => {}
+        }
+    }
+
+    /// Does a served device look as if it had never been?
+    fn is_replaced(&self, index: u32, sight: Sight) -> bool {
+        let device = self.registry.device(index);
+        match sight {
+            Sight::Early => {
+                device.has_hook() && (device.mute || device.hotplug == HotplugStatus::Silent)
+            }
+            Sight::Ready { connected, hotplug } => {
+                device.has_hook() && !connected && !device.mute && hotplug == HotplugStatus::Silent
+            }
+            Sight::Gone | Sight::Closing | Sight::Reopening | Sight::Closed => false,
+        }
+    }
+
+    pub(crate) fn attached(&mut self, index: u32, notice: Notice) {
+        self.clear_timer(Owner::Device(index));
+        let device = self.registry.device_mut(index);
+        device.phase = Phase::Attached;
+        device.orphan = false;
+        device.failures = 0;
+        self.report(index, notice);
+    }
+
+    pub(crate) fn fail(&mut self, index: u32, reason: Reason, now: Time) {
+        let device = self.registry.device_mut(index);
+        if device.phase == Phase::Failed(reason) && !reason.may_pass() {
+            return; // Looked at again, and nothing has been put right.
+        }
+        let key = device.key;
+        device.phase = Phase::Failed(reason);
+        self.clear_timer(Owner::Device(index));
+        match reason {
+            Reason::Hook(_) if reason.may_pass() => {
+                let wait = self.count_failure(index);
+                self.set_timer(Owner::Device(index), now, wait);
+            }
+            // A guest's devices are tried again together.
+            _ => {}
+        }
+        self.act(Action::Fail(key, reason));
+        self.release_service(index, now);
+    }
+
+    /// The add hook ended well: does the store say so too?
+    fn judge(&mut self, index: u32, hotplug: HotplugStatus, now: Time) {
+        let device = self.registry.device_mut(index);
+        match hotplug {
+            HotplugStatus::Connected => self.attached(index, Notice::Attached),
+            HotplugStatus::Refused => self.fail(index, Reason::Hook(HookFailure::Reported), now),
+            HotplugStatus::Silent => {
+                // netback waits for the word; blkback does not.
+                if device.unsure || device.key.kind.server() == Server::NetworkHook {
+                    return self.fail(index, Reason::Hook(HookFailure::Silent), now);
+                }
+                device.mute = true;
+                let key = device.key;
+                self.act(Action::MarkConnected(key));
+                self.attached(index, Notice::Attached);
+            }
+        }
+    }
+
+    /// The device goes while its add hook runs: the hook may finish, but not for long.
+    fn hurry(&mut self, index: u32, now: Time) {
+        let device = self.registry.device_mut(index);
+        if !device.hurried {
+            device.hurried = true;
+            self.set_timer(Owner::Device(index), now, self.settings.hurry);
+        }
+    }
+
+    /// The device is to be taken away: its directory is closed for good, or has `vanished`.
+    fn leave(&mut self, index: u32, vanished: bool, now: Time) {
+        self.clear_timer(Owner::Device(index));
+        let device = self.registry.device_mut(index);
+        let unseen = device.touched == Touched::Unknown;
+        device.vanished = vanished;
+        device.closed_at = device.closed_at.or(Some(now));
+        let has_script = device.hook.as_ref().is_some_and(|facts| facts.script.is_some());
+        if !unseen {
+            self.report(index, Notice::Closed);
+        }
+        if has_script && self.registry.device(index).touched == Touched::Yes {
+            self.queue_hook(index, Verb::Remove, now);
+        } else {
+            self.detached(index, now);
+        }
+    }
+
+    /// Nothing of ours is in place any more.
+    fn detached(&mut self, index: u32, now: Time) {
+        if self.registry.device(index).vanished {
+            return self.forget(index, now);
+        }
+        self.registry.device_mut(index).phase = Phase::Lingering;
+        self.linger(index, now);
+        self.release_service(index, now);
+    }
+
+    fn linger(&mut self, index: u32, now: Time) {
+        let device = self.registry.device_mut(index);
+        device.phase = Phase::Lingering;
+        if device.timer.is_none() {
+            let wait = self.settings.linger;
+            let since = *device.closed_at.get_or_insert(now);
+            self.set_timer(Owner::Device(index), since, wait);
+        }
+    }
+
+    /// The device is gone.
+    pub(crate) fn forget(&mut self, index: u32, now: Time) {
+        self.clear_timer(Owner::Device(index));
+        if self.registry.device(index).touched != Touched::Unknown {
+            self.report(index, Notice::Gone);
+        }
+        let guest = self.registry.device(index).guest;
+        self.registry.remove(index);
+        self.reconcile_service(guest, now);
+    }
+}
+
+// How hooks end.
+impl Dispatcher {
+    pub(crate) fn hook_ended(&mut self, index: u32, end: HookEnd, now: Time) {
+        let device = self.registry.device_mut(index);
+        let more = !device.tap && device.hook.as_ref().is_some_and(|facts| facts.ioemu);
+        match (device.phase, end) {
+            (Phase::Attaching(Run::Running), HookEnd::Success) if more => {
+                device.tap = true;
+                self.run_hook(index, now);
+            }
+            (
+                Phase::Attaching(Run::Running | Run::Stopping),
+                HookEnd::Success | HookEnd::Unknown,
+            ) => {
+                device.unsure = end == HookEnd::Unknown;
+                device.phase = Phase::Attaching(Run::Ended);
+                self.release_hook(index, now);
+                self.look(index);
+            }
+            (Phase::Attaching(Run::Running), HookEnd::Failure(failure)) => {
+                self.release_hook(index, now);
+                self.fail(index, Reason::Hook(failure), now);
+                self.look(index); // It may have been closed meanwhile.
+            }
+            (Phase::Attaching(Run::Stopping), HookEnd::Failure(failure)) => {
+                let failure = if device.overdue { HookFailure::TimedOut } else { failure };
+                self.release_hook(index, now);
+                self.fail(index, Reason::Hook(failure), now);
+                self.look(index);
+            }
+            (Phase::Detaching(Run::Running | Run::Stopping), end) => {
+                let overdue = device.overdue;
+                if let HookEnd::Failure(failure) = end {
+                    let failure = if overdue { HookFailure::TimedOut } else { failure };
+                    self.report(index, Notice::RemovalHook(failure));
+                }
+                if more {
+                    self.registry.device_mut(index).tap = true;
+                    self.registry.device_mut(index).phase = Phase::Detaching(Run::Running);
+                    return self.run_hook(index, now);
+                }
+                self.release_hook(index, now);
+                self.removal_hook_ended(index, now);
+            }
+            // Not a hook that this device is known to run.
+            (
+                Phase::Waiting
+                | Phase::Attaching(Run::Queued | Run::Ended)
+                | Phase::Starting
+                | Phase::Attached
+                | Phase::Detaching(Run::Queued | Run::Ended)
+                | Phase::Lingering
+                | Phase::Removing
+                | Phase::Failed(_),
+                _,
+            ) => {}
+        }
+    }
+
+    fn removal_hook_ended(&mut self, index: u32, now: Time) {
+        let device = self.registry.device_mut(index);
+        device.phase = Phase::Detaching(Run::Ended);
+        let key = device.key;
+        if key.kind.server() == Server::BlockHook && !device.vanished {
+            // Run again after a restart, it would free a loop device that is another's by then.
+            self.act(Action::MarkDetached(key));
+        }
+        if self.registry.device_mut(index).take_deferred_look() {
+            self.look(index);
+        } else {
+            self.detached(index, now);
+        }
+    }
+}
+
+// Deadlines.
+impl Dispatcher {
+    pub(crate) fn deadline(&mut self, index: u32, now: Time) {
+        let device = self.registry.device_mut(index);
+        let key = device.key;
+        match device.phase {
+            Phase::Waiting => {
+                if !device.slow {
+                    device.slow = true;
+                    self.report(index, Notice::Slow);
+                }
+                self.look(index);
+            }
+            Phase::Attaching(Run::Running) => {
+                device.overdue = !device.hurried;
+                device.phase = Phase::Attaching(Run::Stopping);
+                self.set_timer(Owner::Device(index), now, self.settings.kill_grace);
+                self.act(Action::StopHook(key));
+            }
+            Phase::Detaching(Run::Running) => {
+                device.overdue = true;
+                device.phase = Phase::Detaching(Run::Stopping);
+                self.set_timer(Owner::Device(index), now, self.settings.kill_grace);
+                self.act(Action::StopHook(key));
+            }
+            Phase::Attaching(Run::Stopping) | Phase::Detaching(Run::Stopping) => {
+                self.set_timer(Owner::Device(index), now, self.settings.kill_grace);
+                self.act(Action::KillHook(key));
+            }
+            Phase::Lingering => {
+                device.phase = Phase::Removing;
+                self.act(Action::Remove(key));
+            }
+            Phase::Failed(_) => {
+                device.phase = Phase::Waiting;
+                self.look(index);
+            }
+            // The store had refused to say; it is asked again.
+            Phase::Attaching(Run::Queued | Run::Ended)
+            | Phase::Starting
+            | Phase::Attached
+            | Phase::Detaching(Run::Queued | Run::Ended)
+            | Phase::Removing => self.look(index),
+        }
+    }
+}
+
+// Devices that QEMU serves.
+impl Dispatcher {
+    /// A device that a QEMU has taken up: served, if that QEMU still runs.
+    fn adopt_served(&mut self, index: u32, connected: bool, now: Time) {
+        let device = self.registry.device(index);
+        let (key, orphan) = (device.key, device.orphan);
+        let lost = match self.registry.guest(device.guest).service {
+            ServiceState::Unknown | ServiceState::Finding | ServiceState::Running => false,
+            // One that came since may have been taken up by the new QEMU already.
+            ServiceState::Starting => orphan,
+            ServiceState::Absent | ServiceState::Stopping | ServiceState::BackingOff => true,
+        };
+        if lost && connected {
+            return self.fail(index, Reason::Lost, now);
+        }
+        if lost {
+            // Frontends send nothing before the backend has connected, so a new QEMU finds
+            // the rings as they were made. It takes up devices in state 1.
+            self.act(Action::Rewind(key));
+        }
+        self.want_service(index, now);
+    }
+
+    /// The device needs its guest's QEMU.
+    fn want_service(&mut self, index: u32, now: Time) {
+        let guest = self.registry.device(index).guest;
+        if self.registry.guest(guest).service == ServiceState::Running {
+            return self.attached(index, Notice::Attached);
+        }
+        self.registry.device_mut(index).phase = Phase::Starting;
+        self.reconcile_service(guest, now);
+    }
+
+    /// A device that QEMU serves wants to close, and there is no QEMU to do it.
+    fn close_orphan(&mut self, index: u32) {
+        let device = self.registry.device(index);
+        let (key, guest) = (device.key, device.guest);
+        if key.kind.server() != Server::Qemu {
+            return;
+        }
+        match self.registry.guest(guest).service {
+            ServiceState::Unknown => {
+                self.registry.device_mut(index).phase = Phase::Starting;
+                self.find_service(guest);
+            }
+            state if state.is_down() => self.act(Action::Close(key)),
+            _ => {}
+        }
+    }
+
+    /// The device does not need its guest's QEMU any more.
+    fn release_service(&mut self, index: u32, now: Time) {
+        let device = self.registry.device(index);
+        if device.key.kind.server() == Server::Qemu {
+            self.reconcile_service(device.guest, now);
+        }
+    }
+}

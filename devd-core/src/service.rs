@@ -1,0 +1,232 @@
+//! The QEMU of a guest: one process for all its disks and shares that QEMU serves.
+
+use alloc::vec::Vec;
+
+use crate::device::{Device, Look};
+use crate::dispatcher::Dispatcher;
+use crate::timer::Owner;
+use crate::{Action, Domid, Kind, Notice, Phase, Reason, Server, ServiceFailure, Time};
+
+/// What is known about a guest's QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceState {
+    /// Nobody has asked yet: one that an earlier daemon started may run.
+    Unknown,
+    /// It is being found out.
+    Finding,
+    /// None runs.
+    Absent,
+    /// It has been started and is not ready yet.
+    Starting,
+    /// It runs and serves.
+    Running,
+    /// It is being ended.
+    Stopping,
+    /// It has failed; the next start waits for a deadline.
+    BackingOff,
+}
+
+impl ServiceState {
+    /// Is there, for certain, no QEMU that serves the devices that were there before?
+    pub(crate) const fn is_down(self) -> bool {
+        match self {
+            Self::Absent | Self::Starting | Self::Stopping | Self::BackingOff => true,
+            Self::Unknown | Self::Finding | Self::Running => false,
+        }
+    }
+}
+
+/// What happened to a guest's QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceEvent {
+    /// It runs and serves.
+    Ready,
+    /// None runs: none was found, or it was ended as asked.
+    Absent,
+    /// It could not be started, or has ended unasked.
+    Failed(ServiceFailure),
+}
+
+impl Dispatcher {
+    /// A QEMU that an earlier daemon started may run for this guest. To be called after the
+    /// devices that are there have been given to [`look_at`](Self::look_at).
+    pub fn handle_service_found(&mut self, domid: Domid) {
+        let guest = self.registry.insert_guest(domid);
+        self.find_service(guest);
+    }
+
+    /// Something happened to a guest's QEMU.
+    pub fn handle_service(&mut self, domid: Domid, event: ServiceEvent, now: Time) {
+        let Some(guest) = self.registry.find_guest(domid) else { return };
+        match (self.registry.guest(guest).service, event) {
+            (ServiceState::Finding, ServiceEvent::Ready) => {
+                self.service_ready(guest, Notice::Adopted, now);
+            }
+            (ServiceState::Starting, ServiceEvent::Ready) => {
+                self.service_ready(guest, Notice::Attached, now);
+            }
+            // What its devices are now tells whether they have lost one or never had one.
+            (ServiceState::Finding, ServiceEvent::Absent) => {
+                self.registry.guest_mut(guest).service = ServiceState::Absent;
+                self.look_again(guest, |device| device.phase == Phase::Starting);
+                self.reconcile_service(guest, now);
+            }
+            (ServiceState::Finding | ServiceState::Starting, ServiceEvent::Failed(failure)) => {
+                self.service_failed(guest, failure, now);
+            }
+            (ServiceState::Starting, ServiceEvent::Absent) => {
+                self.service_failed(guest, ServiceFailure::Vanished, now);
+            }
+            (ServiceState::Running, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
+                self.service_lost(guest, now);
+            }
+            (ServiceState::Stopping, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
+                self.registry.guest_mut(guest).service = ServiceState::Absent;
+                self.reconcile_service(guest, now);
+            }
+            (ServiceState::Running | ServiceState::Stopping, ServiceEvent::Ready) => {}
+            // Not a QEMU that this guest is known to have.
+            (ServiceState::Unknown | ServiceState::Absent | ServiceState::BackingOff, _) => {}
+        }
+    }
+
+    /// Does for the guest's QEMU what its devices call for.
+    pub(crate) fn reconcile_service(&mut self, guest: u32, now: Time) {
+        let any = |which: fn(&Device) -> bool| self.devices_in(guest, which).next().is_some();
+        let needed = any(|device| matches!(device.phase, Phase::Starting | Phase::Attached));
+        // A look at one that waits will tell what it needs, and what it has lost.
+        let undecided = any(|device| device.phase == Phase::Waiting && device.look != Look::Idle);
+        let domid = self.registry.guest(guest).domid;
+        match self.registry.guest(guest).service {
+            ServiceState::Unknown if needed => self.find_service(guest),
+            ServiceState::Absent if needed && !undecided && !self.is_closing() => {
+                self.registry.guest_mut(guest).service = ServiceState::Starting;
+                match self.hindrance(guest) {
+                    Some(failure) => self.service_failed(guest, failure, now),
+                    None => self.act(Action::StartService(domid)),
+                }
+            }
+            ServiceState::Running if !needed && !undecided => {
+                self.registry.guest_mut(guest).service = ServiceState::Stopping;
+                self.act(Action::StopService(domid));
+            }
+            ServiceState::Unknown
+            | ServiceState::Absent
+            | ServiceState::Running
+            | ServiceState::Finding
+            | ServiceState::Starting
+            | ServiceState::Stopping
+            | ServiceState::BackingOff => {}
+        }
+        self.forget_guest(guest);
+    }
+
+    pub(crate) fn find_service(&mut self, guest: u32) {
+        let guest = self.registry.guest_mut(guest);
+        if guest.service == ServiceState::Unknown {
+            guest.service = ServiceState::Finding;
+            let domid = guest.domid;
+            self.act(Action::FindService(domid));
+        }
+    }
+
+    pub(crate) fn service_deadline(&mut self, guest: u32, now: Time) {
+        if self.registry.guest(guest).service == ServiceState::BackingOff {
+            self.registry.guest_mut(guest).service = ServiceState::Absent;
+            self.look_again(guest, |device| {
+                matches!(device.phase, Phase::Failed(Reason::Service(_)))
+            });
+            self.reconcile_service(guest, now);
+        }
+    }
+
+    fn service_ready(&mut self, guest: u32, notice: Notice, now: Time) {
+        let state = self.registry.guest_mut(guest);
+        state.service = ServiceState::Running;
+        state.ready_at = now;
+        for index in
+            self.devices_in(guest, |device| device.phase == Phase::Starting).collect::<Vec<_>>()
+        {
+            self.attached(index, notice);
+        }
+        self.reconcile_service(guest, now);
+    }
+
+    /// It could not be started: the devices that wait for it are told, and tried again later.
+    fn service_failed(&mut self, guest: u32, failure: ServiceFailure, now: Time) {
+        self.back_off(guest, now);
+        for index in
+            self.devices_in(guest, |device| device.phase == Phase::Starting).collect::<Vec<_>>()
+        {
+            self.fail(index, Reason::Service(failure), now);
+        }
+        self.forget_guest(guest);
+    }
+
+    /// It ended unasked. Devices that it had taken up are lost; the others get a new one.
+    fn service_lost(&mut self, guest: u32, now: Time) {
+        let ran_well = self.registry.guest(guest).ready_at.after(self.settings.retry_max) <= now;
+        if ran_well {
+            self.registry.guest_mut(guest).failures = 0;
+        }
+        self.back_off(guest, now);
+        self.look_again(guest, |device| matches!(device.phase, Phase::Starting | Phase::Attached));
+        self.forget_guest(guest);
+    }
+
+    fn back_off(&mut self, guest: u32, now: Time) {
+        self.registry.guest_mut(guest).service = ServiceState::BackingOff;
+        let wait = self.count_service_failure(guest);
+        self.set_timer(Owner::Guest(guest), now, wait);
+    }
+
+    /// The guest's QEMU devices in these phases are looked at as if for the first time.
+    fn look_again(&mut self, guest: u32, which: fn(&Device) -> bool) {
+        for index in self.devices_in(guest, which).collect::<Vec<_>>() {
+            let device = self.registry.device_mut(index);
+            device.phase = Phase::Waiting;
+            device.orphan = true;
+            self.look(index);
+        }
+    }
+
+    /// The guest's devices that QEMU serves and that are in such a phase.
+    fn devices_in(
+        &self,
+        guest: u32,
+        which: fn(&Device) -> bool,
+    ) -> impl Iterator<Item = u32> + use<'_> {
+        let devices = self.registry.devices_of(guest);
+        let of_qemu = devices.filter(|(_, device)| device.key.kind.server() == Server::Qemu);
+        of_qemu.filter(move |(_, device)| which(device)).map(|(index, _)| index)
+    }
+
+    /// Why no QEMU may be started for a guest although a device needs one. A new QEMU takes
+    /// up disks in state 1 only, but every share it finds.
+    fn hindrance(&self, guest: u32) -> Option<ServiceFailure> {
+        let lost_share = self.registry.devices_of(guest).any(|(_, device)| {
+            device.key.kind == Kind::P9 && device.phase == Phase::Failed(Reason::Lost)
+        });
+        lost_share.then_some(ServiceFailure::LostShare)
+    }
+
+    /// A guest is known as long as it has a device or a QEMU.
+    fn forget_guest(&mut self, guest: u32) {
+        if self.registry.first_of(guest).is_some() {
+            return;
+        }
+        match self.registry.guest(guest).service {
+            ServiceState::Unknown => {}
+            ServiceState::Absent | ServiceState::BackingOff => {
+                let domid = self.registry.guest(guest).domid;
+                self.act(Action::ForgetGuest(domid));
+            }
+            ServiceState::Finding
+            | ServiceState::Starting
+            | ServiceState::Running
+            | ServiceState::Stopping => return,
+        }
+        self.clear_timer(Owner::Guest(guest));
+        self.registry.remove_guest(guest);
+    }
+}
