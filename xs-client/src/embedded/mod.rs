@@ -1,1 +1,39 @@
 //! An in-memory xenstored.
+//!
+//! [`Store`] is a whole store in the process: nodes with permissions, domains with quotas,
+//! transactions, watches. It answers as Xen's C xenstored 4.17 does, which differential tests
+//! hold it to. Clients reach it through a real unix socket ([`Store::serve`]), so that
+//! programs that know nothing of it run against it, or by a stream within the process
+//! ([`Store::connect`]).
+//!
+//! What it can do that the real one cannot: go wrong on demand ([`Store::inject`]) and say how
+//! many requests there were ([`Store::counts`]).
+//!
+//! How a request goes: `reactor` → `state` (counts, faults) → `operations` → `nodes` with
+//! `permissions` and `transaction` → `tree`; then `watch` says who is to hear of it, and
+//! `connection` keeps replies and events until the reactor sends them.
+
+mod connection;
+mod counts;
+mod domain;
+mod faults;
+mod in_process;
+mod nodes;
+mod operations;
+mod permissions;
+mod quota;
+mod reactor;
+mod server;
+mod state;
+mod store;
+mod transaction;
+mod tree;
+mod watch;
+
+pub use connection::ConnectionId;
+pub use counts::Counts;
+pub use faults::{Fault, FaultReport, Moment};
+pub use in_process::InProcess;
+pub use quota::Quota;
+pub use server::Server;
+pub use store::{Options, Store};

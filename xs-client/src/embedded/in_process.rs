@@ -1,0 +1,73 @@
+//! A connection to the store within the process.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use super::connection::ConnectionId;
+use super::store::Store;
+use crate::{Quirks, Transport};
+
+/// A stream of bytes to a [`Store`] in the same process, non-blocking and with a descriptor
+/// to poll. It keeps the store alive.
+#[derive(Debug)]
+pub struct InProcess {
+    store: Store,
+    domid: u16,
+    id: ConnectionId,
+    stream: Option<UnixStream>,
+}
+
+impl InProcess {
+    pub(super) fn connect(store: Store, domid: u16) -> io::Result<Self> {
+        let (stream, id) = open(&store, domid)?;
+        Ok(Self { store, domid, id, stream: Some(stream) })
+    }
+
+    /// Which of the store's connections this is. Another one after [`Transport::reopen`].
+    #[must_use]
+    pub const fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    fn stream(&self) -> io::Result<&UnixStream> {
+        self.stream.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Transport for InProcess {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream()?.read(buffer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream()?.write(bytes)
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(AsFd::as_fd)
+    }
+
+    fn quirks(&self) -> &Quirks {
+        &Quirks::SOCKET
+    }
+
+    fn close(&mut self) {
+        self.stream = None;
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        self.stream = None;
+        let (stream, id) = open(&self.store, self.domid)?;
+        self.stream = Some(stream);
+        self.id = id;
+        Ok(())
+    }
+}
+
+fn open(store: &Store, domid: u16) -> io::Result<(UnixStream, ConnectionId)> {
+    let (here, there) = UnixStream::pair()?;
+    here.set_nonblocking(true)?;
+    let id = store.with_reactor(|reactor| reactor.serve(there, domid))?;
+    Ok((here, id))
+}

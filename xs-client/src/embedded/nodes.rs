@@ -1,0 +1,386 @@
+//! Reading and changing nodes with a caller's rights, quotas and transaction.
+
+use std::sync::Arc;
+
+use xs_proto::{ErrorCode, PermissionList, WatchEvent};
+
+use super::domain::home;
+use super::permissions::{Caller, Permissions, Rights};
+use super::state::State;
+use super::transaction::Transaction;
+use super::tree::{Node, child, name, parent};
+use super::watch::Reach;
+
+/// Who asks, and inside of which transaction.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) caller: Caller,
+    pub(super) transaction: Option<Transaction>,
+}
+
+impl Scope {
+    /// The toolstack, outside of any transaction.
+    pub(super) const fn privileged() -> Self {
+        Self { caller: Caller::PRIVILEGED, transaction: None }
+    }
+}
+
+impl State {
+    /// The node, if the caller may do with it what is `wanted`.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` if it may not. `ENOENT` if there is no such node, but only to a caller that
+    /// has a right of those wanted on the closest node above; `EACCES` to others, who are not
+    /// to know what there is.
+    pub(super) fn node(
+        &self,
+        scope: &mut Scope,
+        path: &[u8],
+        wanted: Rights,
+    ) -> Result<Arc<Node>, ErrorCode> {
+        let node = self.look_up(scope, path)?;
+        if let Some(node) = &node
+            && node.permissions.rights(scope.caller, &self.domains).contains(wanted)
+        {
+            return Ok(node.clone());
+        }
+        // Also where it makes no difference to the answer: in a transaction it is a look at
+        // the nodes above, whose changes conflict from now on.
+        let above = self.closest_above(scope, path)?;
+        let known = above.permissions.rights(scope.caller, &self.domains).intersects(wanted);
+        Err(if node.is_none() && known { ErrorCode::NoEnt } else { ErrorCode::Acces })
+    }
+
+    /// Sets the value of a node, made if need be.
+    pub(super) fn write(
+        &mut self,
+        scope: &mut Scope,
+        path: &[u8],
+        value: &[u8],
+    ) -> Result<(), ErrorCode> {
+        match self.node(scope, path, Rights::WRITE) {
+            Ok(mut node) => {
+                Arc::make_mut(&mut node).value = value.into();
+                self.put(scope, path, node)?;
+            }
+            Err(ErrorCode::NoEnt) => self.create(scope, path, value)?,
+            Err(error) => return Err(error),
+        }
+        self.changed(scope, path, None, None, Reach::Subtree);
+        Ok(())
+    }
+
+    /// Makes a node; nothing happens if it is there.
+    pub(super) fn mkdir(&mut self, scope: &mut Scope, path: &[u8]) -> Result<(), ErrorCode> {
+        match self.node(scope, path, Rights::WRITE) {
+            Ok(_) => Ok(()),
+            Err(ErrorCode::NoEnt) => {
+                self.create(scope, path, b"")?;
+                self.changed(scope, path, None, None, Reach::Subtree);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a node and all below it. A node that is missing is no error if the one above
+    /// it is there.
+    pub(super) fn rm(&mut self, scope: &mut Scope, path: &[u8]) -> Result<(), ErrorCode> {
+        let node = match self.node(scope, path, Rights::WRITE) {
+            Ok(node) => node,
+            Err(ErrorCode::NoEnt) if self.look_up(scope, parent(path))?.is_some() => {
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if path == b"/" {
+            return Err(ErrorCode::Inval);
+        }
+        let Some(mut above) = self.look_up(scope, parent(path))? else {
+            return Err(ErrorCode::Inval);
+        };
+        self.remove_subtree(scope, path, &node, Reach::Subtree)?;
+        Arc::make_mut(&mut above).children.remove(name(path));
+        self.put(scope, parent(path), above)
+    }
+
+    /// Sets the permissions of a node.
+    pub(super) fn set_permissions(
+        &mut self,
+        scope: &mut Scope,
+        path: &[u8],
+        list: PermissionList<'_>,
+    ) -> Result<(), ErrorCode> {
+        let permissions = self.new_permissions(scope, list)?;
+        let mut node = self.node(scope, path, Rights::CONTROL)?;
+        let (old, new) = (node.permissions.owner(&self.domains), permissions.owner(&self.domains));
+        if old != new && !scope.caller.is_privileged() {
+            return Err(ErrorCode::Perm);
+        }
+        let before = std::mem::replace(&mut Arc::make_mut(&mut node).permissions, permissions);
+        self.put(scope, path, node)?;
+        self.count_nodes(scope, old, -1);
+        self.count_nodes(scope, new, 1);
+        self.changed(scope, path, None, Some(&before), Reach::Subtree);
+        Ok(())
+    }
+
+    /// Checks the permissions that somebody wants to give a node.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if they are too many, `ENOENT` if the owner does not exist.
+    pub(super) fn new_permissions(
+        &mut self,
+        scope: &Scope,
+        list: PermissionList<'_>,
+    ) -> Result<Permissions, ErrorCode> {
+        if !scope.caller.is_privileged() && list.iter().count() > self.quota.permissions {
+            return Err(ErrorCode::NoSpc);
+        }
+        // From the last to the first: it is the owner's existence that counts.
+        let mut owner_exists = false;
+        for entry in list.iter().collect::<Vec<_>>().into_iter().rev() {
+            owner_exists = self.domains.exists(entry.domid);
+        }
+        if !owner_exists {
+            return Err(ErrorCode::NoEnt);
+        }
+        Ok(Permissions::new(list, &self.domains))
+    }
+
+    /// Ends a transaction and keeps what was done in it.
+    pub(super) fn commit(&mut self, transaction: Transaction) -> Result<(), ErrorCode> {
+        let owned: Vec<(u16, isize)> = transaction.owned().collect();
+        for &(domid, change) in &owned {
+            let before = self.domains.get(domid).map_or(0, |domain| domain.nodes);
+            let unprivileged = domid != Caller::PRIVILEGED.domid;
+            if unprivileged && before.saturating_add_signed(change) >= self.quota.nodes {
+                return Err(ErrorCode::NoSpc);
+            }
+        }
+        let changes = transaction.commit(&mut self.tree)?;
+        for (domid, change) in owned {
+            self.domains.count_nodes(domid, change);
+        }
+        for change in changes {
+            self.fire(&change.path, None, change.before.as_ref(), change.reach);
+        }
+        Ok(())
+    }
+
+    /// Removes all nodes of a domain that is gone, with what is below them.
+    ///
+    /// Its home is searched first and the rest of the tree only if it owns nodes elsewhere.
+    pub(super) fn remove_nodes_of(&mut self, domid: u16) {
+        for start in [home(domid), b"/".to_vec()] {
+            let mut paths = vec![start];
+            while let Some(path) = paths.pop() {
+                if self.domains.get(domid).is_none_or(|domain| domain.nodes == 0) {
+                    return;
+                }
+                let Some(node) = self.tree.get(&path).cloned() else { continue };
+                if node.permissions.owner(&self.domains) == domid {
+                    // The root is domain 0's and stays; nothing else can fail here.
+                    let _ = self.rm(&mut Scope::privileged(), &path);
+                } else {
+                    let below = node.children.iter().map(|name| child(&path, name));
+                    paths.extend(below.collect::<Vec<_>>().into_iter().rev());
+                }
+            }
+        }
+    }
+
+    /// Tells the watchers of a path that it changed.
+    ///
+    /// A connection is told if its domain may read the node, or could before, or may read the
+    /// node above. `node` is what is at the path, if it is not in the tree any more or not yet.
+    pub(super) fn fire(
+        &mut self,
+        path: &[u8],
+        node: Option<&Node>,
+        before: Option<&Permissions>,
+        reach: Reach,
+    ) {
+        for watch in self.watches.concerned(path, reach) {
+            let Some(connection) = self.connections.get(&watch.connection) else { continue };
+            let domid = connection.domid;
+            if !self.may_see(self.caller(domid), path, node, before) {
+                continue;
+            }
+            let home = home(domid);
+            let shown = match path.strip_prefix(&*home).and_then(|rest| rest.strip_prefix(b"/")) {
+                Some(relative) if watch.relative => relative,
+                _ => path,
+            };
+            self.queue_event(watch.connection, WatchEvent { path: shown, token: &watch.token });
+        }
+    }
+
+    fn may_see(
+        &self,
+        caller: Caller,
+        path: &[u8],
+        node: Option<&Node>,
+        before: Option<&Permissions>,
+    ) -> bool {
+        if caller.is_privileged() {
+            return true;
+        }
+        let readable = |permissions: &Permissions| {
+            permissions.rights(caller, &self.domains).contains(Rights::READ)
+        };
+        if path.starts_with(b"@") {
+            return self.special.get(path).is_some_and(readable);
+        }
+        if before.is_some_and(readable) {
+            return true;
+        }
+        let Some(node) = node.or_else(|| self.tree.get(path).map(|node| &**node)) else {
+            return false;
+        };
+        readable(&node.permissions)
+            || self.tree.get(parent(path)).is_some_and(|above| readable(&above.permissions))
+    }
+
+    /// Makes a node that is missing, and what is missing above it.
+    fn create(&mut self, scope: &mut Scope, path: &[u8], value: &[u8]) -> Result<(), ErrorCode> {
+        // The new nodes' paths, deepest first, and the node that is there already.
+        let mut missing = vec![path];
+        let (mut top, top_path) = loop {
+            let above = parent(missing[missing.len() - 1]);
+            match self.look_up(scope, above)? {
+                Some(node) => break (node, above),
+                None => missing.push(above),
+            }
+        };
+        let permissions = top.permissions.inherited(scope.caller, &self.domains);
+        self.check_node_quota(scope, missing.len())?;
+
+        let mut nodes = Vec::with_capacity(missing.len());
+        for (at, path) in missing.iter().enumerate() {
+            let mut node = Node::new(permissions.clone(), if at == 0 { value } else { b"" });
+            if at > 0 {
+                node.children.add(name(missing[at - 1]));
+            }
+            self.check_size(scope, &node)?;
+            nodes.push((*path, node));
+        }
+        let top_of_new = name(missing[missing.len() - 1]);
+        Arc::make_mut(&mut top).children.add(top_of_new);
+        self.check_size(scope, &top)?;
+
+        let owner = permissions.owner(&self.domains);
+        for (path, node) in nodes {
+            self.store(scope, path, Some(Arc::new(node)));
+            self.count_nodes(scope, owner, 1);
+        }
+        self.store(scope, top_path, Some(top));
+        Ok(())
+    }
+
+    /// Removes what is below a node, then the node, but does not tell the one above.
+    fn remove_subtree(
+        &mut self,
+        scope: &mut Scope,
+        path: &[u8],
+        node: &Node,
+        reach: Reach,
+    ) -> Result<(), ErrorCode> {
+        for name in node.children.iter() {
+            let below = child(path, name);
+            if let Some(node) = self.look_up(scope, &below)? {
+                self.remove_subtree(scope, &below, &node, Reach::Exact)?;
+            }
+        }
+        // While the permissions of the node and the one above are still there.
+        self.changed(scope, path, Some(node), None, reach);
+        let owner = node.permissions.owner(&self.domains);
+        self.count_nodes(scope, owner, -1);
+        self.store(scope, path, None);
+        Ok(())
+    }
+
+    /// The node, whoever asks.
+    fn look_up(&self, scope: &mut Scope, path: &[u8]) -> Result<Option<Arc<Node>>, ErrorCode> {
+        let limit =
+            if scope.caller.is_privileged() { usize::MAX } else { self.quota.transaction_nodes };
+        match &mut scope.transaction {
+            Some(transaction) => transaction.read(path, &self.tree, limit),
+            None => Ok(self.tree.get(path).cloned()),
+        }
+    }
+
+    /// The closest node above a path that is there. The root always is.
+    fn closest_above(&self, scope: &mut Scope, path: &[u8]) -> Result<Arc<Node>, ErrorCode> {
+        let mut at = path;
+        loop {
+            at = parent(at);
+            if let Some(node) = self.look_up(scope, at)? {
+                return Ok(node);
+            }
+            if at == b"/" {
+                return Err(ErrorCode::NoEnt);
+            }
+        }
+    }
+
+    /// Writes a node, if it is not too long.
+    fn put(&mut self, scope: &mut Scope, path: &[u8], node: Arc<Node>) -> Result<(), ErrorCode> {
+        self.check_size(scope, &node)?;
+        self.store(scope, path, Some(node));
+        Ok(())
+    }
+
+    /// Writes a node, or removes it, where the scope's changes go.
+    fn store(&mut self, scope: &mut Scope, path: &[u8], node: Option<Arc<Node>>) {
+        match (&mut scope.transaction, node) {
+            (Some(transaction), node) => transaction.write(path, node),
+            (None, Some(node)) => self.tree.put(path, node),
+            (None, None) => self.tree.remove(path),
+        }
+    }
+
+    /// Tells watchers, at once or with the commit.
+    fn changed(
+        &mut self,
+        scope: &mut Scope,
+        path: &[u8],
+        node: Option<&Node>,
+        before: Option<&Permissions>,
+        reach: Reach,
+    ) {
+        match &mut scope.transaction {
+            Some(transaction) => transaction.queue_event(path, reach),
+            None => self.fire(path, node, before, reach),
+        }
+    }
+
+    fn count_nodes(&mut self, scope: &mut Scope, domid: u16, change: isize) {
+        match &mut scope.transaction {
+            Some(transaction) => transaction.count_nodes(domid, change),
+            None => self.domains.count_nodes(domid, change),
+        }
+    }
+
+    fn check_size(&self, scope: &Scope, node: &Node) -> Result<(), ErrorCode> {
+        if !scope.caller.is_privileged() && node.size() >= self.quota.node_size {
+            return Err(ErrorCode::NoSpc);
+        }
+        Ok(())
+    }
+
+    fn check_node_quota(&self, scope: &Scope, more: usize) -> Result<(), ErrorCode> {
+        if scope.caller.is_privileged() {
+            return Ok(());
+        }
+        let domid = scope.caller.domid;
+        let owned = self.domains.get(domid).map_or(0, |domain| domain.nodes);
+        let within = scope.transaction.as_ref().map_or(0, |within| within.owned_by(domid));
+        if owned.saturating_add_signed(within) + more > self.quota.nodes {
+            return Err(ErrorCode::NoSpc);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! What a transaction has seen and done.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use xs_proto::ErrorCode;
+
+use super::permissions::Permissions;
+use super::tree::{Node, Tree};
+use super::watch::Reach;
+
+/// A transaction that is under way.
+///
+/// It takes its own view of each node at the moment it first touches it, not of the whole tree
+/// when it starts. It commits if none of the nodes it touched, be it to read them or to find
+/// them missing, has changed since.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    /// In the order they were first touched, which is the order of the commit.
+    touched: Vec<Touched>,
+    by_path: HashMap<Box<[u8]>, usize>,
+    /// By how many its nodes change what each domain owns.
+    owned: HashMap<u16, isize>,
+}
+
+#[derive(Debug)]
+struct Touched {
+    path: Box<[u8]>,
+    /// As it was outside when first touched.
+    before: Option<Arc<Node>>,
+    /// As it is inside.
+    now: Option<Arc<Node>>,
+    changed: bool,
+    event: Option<Reach>,
+}
+
+/// A change that a commit has made, to be told to watchers.
+#[derive(Debug)]
+pub(super) struct Change {
+    pub(super) path: Box<[u8]>,
+    pub(super) reach: Reach,
+    /// The node's permissions before the transaction.
+    pub(super) before: Option<Permissions>,
+}
+
+impl Transaction {
+    /// The node as the transaction sees it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if it would be more than `limit` nodes that the transaction touches.
+    pub(super) fn read(
+        &mut self,
+        path: &[u8],
+        tree: &Tree,
+        limit: usize,
+    ) -> Result<Option<Arc<Node>>, ErrorCode> {
+        if let Some(&at) = self.by_path.get(path) {
+            return Ok(self.touched[at].now.clone());
+        }
+        if self.touched.len() >= limit {
+            return Err(ErrorCode::NoSpc);
+        }
+        let node = tree.get(path).cloned();
+        self.by_path.insert(path.into(), self.touched.len());
+        self.touched.push(Touched {
+            path: path.into(),
+            before: node.clone(),
+            now: node.clone(),
+            changed: false,
+            event: None,
+        });
+        Ok(node)
+    }
+
+    /// Writes a node that was read before, or removes it.
+    pub(super) fn write(&mut self, path: &[u8], node: Option<Arc<Node>>) {
+        if let Some(touched) = self.entry(path) {
+            touched.now = node;
+            touched.changed = true;
+        }
+    }
+
+    /// Keeps an event for the commit; only the last one of a node counts.
+    pub(super) fn queue_event(&mut self, path: &[u8], reach: Reach) {
+        if let Some(touched) = self.entry(path) {
+            touched.event = Some(reach);
+        }
+    }
+
+    pub(super) fn count_nodes(&mut self, domid: u16, change: isize) {
+        *self.owned.entry(domid).or_default() += change;
+    }
+
+    /// By how many its nodes change what each domain owns.
+    pub(super) fn owned(&self) -> impl Iterator<Item = (u16, isize)> {
+        self.owned.iter().map(|(domid, change)| (*domid, *change))
+    }
+
+    pub(super) fn owned_by(&self, domid: u16) -> isize {
+        self.owned.get(&domid).copied().unwrap_or(0)
+    }
+
+    /// Puts what was done into the tree.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if a node was changed by somebody else; the tree is then as it was.
+    pub(super) fn commit(self, tree: &mut Tree) -> Result<Vec<Change>, ErrorCode> {
+        let generation = |node: &Arc<Node>| node.generation;
+        let conflict = self.touched.iter().any(|touched| {
+            tree.get(&touched.path).map(generation) != touched.before.as_ref().map(generation)
+        });
+        if conflict {
+            return Err(ErrorCode::Again);
+        }
+        let mut changes = Vec::new();
+        for Touched { path, before, now, changed, event } in self.touched {
+            match now {
+                Some(node) if changed => tree.put(&path, node),
+                None if changed => tree.remove(&path),
+                _ => {}
+            }
+            if let Some(reach) = event {
+                let before = before.map(|node| node.permissions.clone());
+                changes.push(Change { path, reach, before });
+            }
+        }
+        Ok(changes)
+    }
+
+    fn entry(&mut self, path: &[u8]) -> Option<&mut Touched> {
+        let at = *self.by_path.get(path)?;
+        self.touched.get_mut(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::domain::Domains;
+    use super::*;
+
+    fn node(value: &[u8]) -> Arc<Node> {
+        Arc::new(Node::new(Permissions::privileged(&Domains::new(false)), value))
+    }
+
+    fn tree() -> Tree {
+        let mut tree = Tree::new(Arc::unwrap_or_clone(node(b"")));
+        tree.put(b"/a", node(b"a"));
+        tree.put(b"/b", node(b"b"));
+        tree
+    }
+
+    #[test]
+    fn nothing_shows_outside_before_the_commit_and_all_after() {
+        let mut tree = tree();
+        let mut transaction = Transaction::default();
+        transaction.read(b"/a", &tree, 9).unwrap();
+        transaction.write(b"/a", Some(node(b"new")));
+        transaction.queue_event(b"/a", Reach::Subtree);
+        assert_eq!(*tree.get(b"/a").unwrap().value, *b"a");
+        assert_eq!(*transaction.read(b"/a", &tree, 9).unwrap().unwrap().value, *b"new");
+        let changes = transaction.commit(&mut tree).unwrap();
+        assert_eq!(*tree.get(b"/a").unwrap().value, *b"new");
+        assert_eq!(changes.len(), 1);
+    }
+
+    #[test]
+    fn a_node_that_was_only_read_conflicts_too() {
+        let mut tree = tree();
+        let mut transaction = Transaction::default();
+        transaction.read(b"/a", &tree, 9).unwrap();
+        transaction.read(b"/b", &tree, 9).unwrap();
+        transaction.write(b"/b", None);
+        tree.put(b"/a", node(b"a"));
+        assert_eq!(transaction.commit(&mut tree).unwrap_err(), ErrorCode::Again);
+        assert!(tree.get(b"/b").is_some());
+    }
+
+    #[test]
+    fn a_node_that_was_missing_conflicts_with_its_making() {
+        let mut tree = tree();
+        let mut transaction = Transaction::default();
+        assert!(transaction.read(b"/c", &tree, 9).unwrap().is_none());
+        tree.put(b"/c", node(b""));
+        assert!(transaction.read(b"/c", &tree, 9).unwrap().is_none());
+        assert_eq!(transaction.commit(&mut tree).unwrap_err(), ErrorCode::Again);
+    }
+
+    #[test]
+    fn a_transaction_may_touch_only_so_many_nodes() {
+        let tree = tree();
+        let mut transaction = Transaction::default();
+        transaction.read(b"/a", &tree, 1).unwrap();
+        transaction.read(b"/a", &tree, 1).unwrap();
+        assert_eq!(transaction.read(b"/b", &tree, 1).unwrap_err(), ErrorCode::NoSpc);
+    }
+}
