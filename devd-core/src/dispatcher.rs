@@ -283,6 +283,13 @@ impl Dispatcher {
         self.registry.find(key).map(|index| self.registry.device(index).phase)
     }
 
+    /// The value of the device's `script` node, if it has been looked up.
+    #[must_use]
+    pub fn script(&self, key: DeviceKey) -> Option<&[u8]> {
+        let device = self.registry.device(self.registry.find(key)?);
+        device.hook.as_ref()?.script.as_deref()
+    }
+
     /// All devices and where they are.
     pub fn devices(&self) -> impl Iterator<Item = (DeviceKey, Phase)> {
         self.registry.devices().map(|(_, device)| (device.key, device.phase))

@@ -1,0 +1,311 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use log::LevelFilter;
+
+/// Something failed while running; with `--once`, a device is not served.
+pub(crate) const EXIT_FAILURE: u8 = 1;
+/// The command line makes no sense.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// There is no xenstore, or it does not let the daemon watch.
+pub(crate) const EXIT_NO_STORE: u8 = 3;
+/// Another daemon holds the pid file.
+pub(crate) const EXIT_RUNNING: u8 = 4;
+
+pub(crate) const HELP: &str = "\
+devd - the device daemon of Xen driver domains
+
+usage: devd [options]
+       devd demo [--guests N] [--hold]     see it at work, without Xen
+
+  -F, --foreground       stay in the foreground and log to standard error
+  -p, --pidfile FILE     write the process id there, and allow one daemon only
+      --log FILE         log there (in the background: /var/log/xen/xldevd.log)
+      --log-level LEVEL  error, warn, info, debug or trace (info)
+      --xenstore PATH    the store's socket or device (/dev/xen/xenbus and the like)
+      --script-dir DIR   where hotplug scripts are looked up; may be repeated
+                         (/etc/xen/scripts)
+      --qemu PATH        the QEMU for qdisk and 9pfs
+      --no-qemu          start none
+      --init-timeout S   report a device whose backend is not ready after S seconds (10)
+      --hook-timeout S   end a hotplug script that runs for S seconds (40)
+      --max-hooks N      run so many hotplug scripts at once (16)
+      --linger MS        keep a closed device's directory for MS milliseconds (200)
+      --dry-run          say what would be done, and change nothing
+      --once             deal with what is there now, then exit
+      --notify-fd N      write a newline to file descriptor N when ready
+  -h, --help             this text
+  -V, --version          the version
+
+Exit codes: 0 all is well; 1 something failed (with --once: a device is not served);
+2 usage; 3 no xenstore; 4 another devd runs (it holds the pid file).
+";
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Help,
+    Version,
+    Run(Options),
+    #[cfg(feature = "demo")]
+    Demo(DemoOptions),
+}
+
+/// How the daemon is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) foreground: bool,
+    pub(crate) pidfile: Option<PathBuf>,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) log_level: LevelFilter,
+    pub(crate) xenstore: Option<PathBuf>,
+    pub(crate) script_dirs: Vec<PathBuf>,
+    pub(crate) qemu: Qemu,
+    pub(crate) init_timeout: Duration,
+    pub(crate) hook_timeout: Duration,
+    pub(crate) max_hooks: usize,
+    pub(crate) linger: Duration,
+    pub(crate) dry_run: bool,
+    pub(crate) once: bool,
+    pub(crate) notify_fd: Option<RawFd>,
+}
+
+/// Which QEMU serves qdisk and 9pfs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Qemu {
+    /// The one in a usual place.
+    Usual,
+    /// This one.
+    Path(PathBuf),
+    /// None.
+    None,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            foreground: false,
+            pidfile: None,
+            log: None,
+            log_level: LevelFilter::Info,
+            xenstore: None,
+            script_dirs: Vec::new(),
+            qemu: Qemu::Usual,
+            init_timeout: Duration::from_secs(10),
+            hook_timeout: Duration::from_secs(40),
+            max_hooks: 16,
+            linger: Duration::from_millis(200),
+            dry_run: false,
+            once: false,
+            notify_fd: None,
+        }
+    }
+}
+
+/// What the demo is to show.
+#[cfg(feature = "demo")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DemoOptions {
+    pub(crate) guests: u16,
+    pub(crate) hold: bool,
+    /// What a child of the demo is to be.
+    pub(crate) role: DemoRole,
+}
+
+/// The demo's child processes are this program again.
+#[cfg(feature = "demo")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DemoRole {
+    Show,
+    Hook,
+    Qemu,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UsageError {
+    #[error(transparent)]
+    Option(#[from] lexopt::Error),
+    #[error("{option} takes a number{range}, not {value:?}")]
+    Number { option: &'static str, range: &'static str, value: OsString },
+    #[error("--log-level takes error, warn, info, debug or trace, not {0:?}")]
+    LogLevel(OsString),
+    #[error("--qemu and --no-qemu do not go together")]
+    QemuTwice,
+}
+
+/// Reads the command line, the program's name first.
+pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let mut parser = lexopt::Parser::from_iter(words);
+    let mut options = Options::default();
+    let mut first = true;
+    while let Some(word) = parser.next()? {
+        match word {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Short('F') | Long("foreground") => options.foreground = true,
+            Short('p') | Long("pidfile") => options.pidfile = Some(parser.value()?.into()),
+            Long("log") => options.log = Some(parser.value()?.into()),
+            Long("log-level") => options.log_level = log_level(parser.value()?)?,
+            Long("xenstore") => options.xenstore = Some(parser.value()?.into()),
+            Long("script-dir") => options.script_dirs.push(parser.value()?.into()),
+            Long("qemu") if options.qemu == Qemu::None => return Err(UsageError::QemuTwice),
+            Long("qemu") => options.qemu = Qemu::Path(parser.value()?.into()),
+            Long("no-qemu") if options.qemu == Qemu::Usual => options.qemu = Qemu::None,
+            Long("no-qemu") if options.qemu == Qemu::None => {}
+            Long("no-qemu") => return Err(UsageError::QemuTwice),
+            Long("init-timeout") => {
+                options.init_timeout = seconds("--init-timeout", parser.value()?)?;
+            }
+            Long("hook-timeout") => {
+                options.hook_timeout = seconds("--hook-timeout", parser.value()?)?;
+            }
+            Long("max-hooks") => {
+                options.max_hooks = match number("--max-hooks", " from 1 on", parser.value()?)? {
+                    0 => return Err(not_a_number("--max-hooks", " from 1 on", "0".into())),
+                    hooks => hooks,
+                };
+            }
+            Long("linger") => {
+                let millis = number("--linger", " of milliseconds", parser.value()?)?;
+                options.linger = Duration::from_millis(millis);
+            }
+            Long("dry-run") => options.dry_run = true,
+            Long("once") => options.once = true,
+            Long("notify-fd") => {
+                options.notify_fd = Some(number("--notify-fd", "", parser.value()?)?);
+            }
+            #[cfg(feature = "demo")]
+            Value(word) if first && word == "demo" => return demo(parser),
+            word => return Err(word.unexpected().into()),
+        }
+        first = false;
+    }
+    if options.script_dirs.is_empty() {
+        options.script_dirs.push("/etc/xen/scripts".into());
+    }
+    Ok(Command::Run(options))
+}
+
+#[cfg(feature = "demo")]
+fn demo(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
+    let mut options = DemoOptions { guests: 8, hold: false, role: DemoRole::Show };
+    while let Some(word) = parser.next()? {
+        match word {
+            Short('h') | Long("help") => return Ok(Command::Help),
+            Long("guests") => {
+                let range = " from 1 to 4000";
+                let value = parser.value()?;
+                options.guests = match number("--guests", range, value.clone())? {
+                    guests @ 1..=4000 => guests,
+                    _ => return Err(not_a_number("--guests", range, value)),
+                };
+            }
+            Long("hold") => options.hold = true,
+            // What the scripts that the demo writes call: not for people.
+            Long("as-hook") => options.role = DemoRole::Hook,
+            Long("as-qemu") => options.role = DemoRole::Qemu,
+            Value(_) if options.role != DemoRole::Show => {}
+            word => return Err(word.unexpected().into()),
+        }
+        if options.role != DemoRole::Show {
+            break; // The rest is the hook's, or QEMU's.
+        }
+    }
+    Ok(Command::Demo(options))
+}
+
+fn seconds(option: &'static str, value: OsString) -> Result<Duration, UsageError> {
+    number(option, " of seconds", value).map(Duration::from_secs)
+}
+
+fn number<T: std::str::FromStr>(
+    option: &'static str,
+    range: &'static str,
+    value: OsString,
+) -> Result<T, UsageError> {
+    let digits = value.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(number) => Ok(number),
+        None => Err(not_a_number(option, range, value)),
+    }
+}
+
+fn not_a_number(option: &'static str, range: &'static str, value: OsString) -> UsageError {
+    UsageError::Number { option, range, value }
+}
+
+fn log_level(value: OsString) -> Result<LevelFilter, UsageError> {
+    let level = value.to_str().and_then(|text| text.parse().ok());
+    level.filter(|level| *level != LevelFilter::Off).ok_or(UsageError::LogLevel(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(line: &str) -> Result<Options, UsageError> {
+        match parse(line.split_whitespace().map(OsString::from))? {
+            Command::Run(options) => Ok(options),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_given_is_what_upstream_does() {
+        let options = options("devd").unwrap();
+        assert!(!options.foreground);
+        assert_eq!(options.script_dirs, [PathBuf::from("/etc/xen/scripts")]);
+        assert_eq!(options.linger, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn all_options_at_once() {
+        let options = options(
+            "devd -F -p /run/d.pid --log /l --log-level debug --xenstore /s --script-dir /a \
+             --script-dir=/b --qemu /q --init-timeout 3 --hook-timeout 4 --max-hooks 5 \
+             --linger 6 --dry-run --once --notify-fd 7",
+        );
+        let expected = Options {
+            foreground: true,
+            pidfile: Some("/run/d.pid".into()),
+            log: Some("/l".into()),
+            log_level: LevelFilter::Debug,
+            xenstore: Some("/s".into()),
+            script_dirs: vec!["/a".into(), "/b".into()],
+            qemu: Qemu::Path("/q".into()),
+            init_timeout: Duration::from_secs(3),
+            hook_timeout: Duration::from_secs(4),
+            max_hooks: 5,
+            linger: Duration::from_millis(6),
+            dry_run: true,
+            once: true,
+            notify_fd: Some(7),
+        };
+        assert_eq!(options.unwrap(), expected);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_name() {
+        for (line, named) in [
+            ("devd --max-hooks 0", "--max-hooks"),
+            ("devd --linger -1", "--linger"),
+            ("devd --hook-timeout soon", "--hook-timeout"),
+            ("devd --log-level loud", "loud"),
+            ("devd --log-level off", "off"),
+            ("devd --qemu /q --no-qemu", "--no-qemu"),
+            ("devd --no-qemu --qemu /q", "--no-qemu"),
+            ("devd --frobnicate", "--frobnicate"),
+            ("devd serve", "serve"),
+            ("devd -F demo", "demo"),
+            ("devd --pidfile", "--pidfile"),
+        ] {
+            let error = options(line).unwrap_err().to_string();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+}

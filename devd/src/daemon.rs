@@ -1,0 +1,578 @@
+//! The event loop: one thread, which waits for the store, for signals, for the earliest
+//! deadline and for what hooks write, and never for one device.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use devd_core::{
+    Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, Notice, Phase, Removal,
+    ServiceEvent, ServiceFailure, Settings, Time,
+};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use xs_client::{Address, Client, Error, Event};
+
+use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options};
+use crate::clock::Clock;
+use crate::executor::{self, Executor};
+use crate::hooks::Hooks;
+use crate::pidfile::{PidFile, PidFileError};
+use crate::poller::{Poller, Source};
+use crate::process;
+use crate::qemu::{self, Qemus};
+use crate::readiness::Readiness;
+use crate::words::Surroundings;
+use crate::{dry_run, journal, orphans, scan};
+
+/// The directory of all devices, relative to the domain's home, and so are the events.
+const BACKEND: &str = "backend";
+/// The token of the watch on it: the only one as long as no QEMU is being started.
+const TOKEN: &[u8] = b"devd";
+/// How long hooks may go on after the daemon was told to end. Those that go on longer are
+/// left to themselves, and found again by the next daemon.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The waits between tries to get the connection back.
+const RECONNECT_FIRST: Duration = Duration::from_millis(100);
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Running(#[from] PidFileError),
+    #[error(transparent)]
+    Address(#[from] xs_client::AddressError),
+    #[error(transparent)]
+    Open(#[from] xs_client::OpenError),
+    #[error("the store does not let the daemon watch {BACKEND}: {0}")]
+    Watch(Error),
+    #[error("the system refuses: {0}")]
+    System(#[from] io::Error),
+}
+
+impl StartError {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Running(PidFileError::Held { .. }) => EXIT_RUNNING,
+            Self::Address(_) | Self::Open(_) | Self::Watch(_) => EXIT_NO_STORE,
+            Self::Running(PidFileError::Io { .. }) | Self::System(_) => EXIT_FAILURE,
+        }
+    }
+}
+
+/// Runs until a signal ends it, or with `--once` until there is nothing to do. The log is
+/// open.
+pub(crate) fn run(options: &Options, readiness: Readiness) -> ExitCode {
+    let daemon = Daemon::start(options, readiness).and_then(|mut daemon| {
+        let code = daemon.run()?;
+        Ok(code)
+    });
+    daemon.unwrap_or_else(|error| {
+        log::error!("{error}");
+        ExitCode::from(error.exit_code())
+    })
+}
+
+struct Daemon<'a> {
+    options: &'a Options,
+    clock: Clock,
+    client: Client,
+    dispatcher: Dispatcher,
+    executor: Executor,
+    hooks: Hooks,
+    qemus: Qemus,
+    poller: Poller,
+    signals: SignalFd,
+    readiness: Readiness,
+    surroundings: Surroundings,
+    /// Kinds that mean nothing, of which each is told once.
+    unknown_kinds: HashSet<Vec<u8>>,
+    /// What the store has said and the dispatcher has not heard.
+    news: News,
+    /// `None` while there is a connection; else when to try again, and the wait after that.
+    reconnect: Option<(Time, Duration)>,
+    /// Set when the daemon was told to end: it ends by then.
+    ending: Option<Time>,
+    _pidfile: Option<PidFile>,
+}
+
+#[derive(Debug, Default)]
+struct News {
+    /// Events were lost.
+    resync: bool,
+    /// Something happened under `device-model`.
+    qemu: bool,
+}
+
+impl<'a> Daemon<'a> {
+    fn start(options: &'a Options, readiness: Readiness) -> Result<Self, StartError> {
+        let pidfile = options.pidfile.as_deref().map(PidFile::take).transpose()?;
+        let mut mask = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
+            mask.add(signal);
+        }
+        mask.thread_block().map_err(io::Error::from)?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals = SignalFd::with_flags(&mask, flags).map_err(io::Error::from)?;
+        let poller = Poller::new()?;
+        poller.add(&signals, Source::Signals)?;
+
+        let address = Address::find(options.xenstore.as_deref())?;
+        log::info!("devd {}, xenstore at {address}", env!("CARGO_PKG_VERSION"));
+        let mut client = Client::open(address)?;
+        client.watch(BACKEND, TOKEN).map_err(StartError::Watch)?;
+
+        let xenstore = options.xenstore.clone();
+        let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let log_dir = log_dir.unwrap_or_else(|| PathBuf::from("/var/log/xen"));
+        let mut daemon = Self {
+            options,
+            clock: Clock::start(),
+            dispatcher: Dispatcher::new(settings(options)),
+            executor: Executor::default(),
+            hooks: Hooks::new(options.script_dirs.clone(), xenstore.clone()),
+            qemus: Qemus::new(options.qemu.clone(), xenstore, log_dir),
+            surroundings: Surroundings {
+                script_dirs: options.script_dirs.clone(),
+                hook_timeout: options.hook_timeout,
+            },
+            client,
+            poller,
+            signals,
+            readiness,
+            unknown_kinds: HashSet::new(),
+            news: News { resync: true, qemu: false },
+            reconnect: None,
+            ending: None,
+            _pidfile: pidfile,
+        };
+        daemon.poll_store()?;
+        daemon.announce();
+        daemon.adopt();
+        Ok(daemon)
+    }
+
+    fn run(&mut self) -> Result<ExitCode, StartError> {
+        let mut ready = Vec::new();
+        let mut first = true;
+        loop {
+            let now = self.clock.now();
+            self.work(now);
+            if first && self.reconnect.is_none() {
+                first = false;
+                self.readiness.ready();
+                log::info!("ready, {} devices", self.dispatcher.devices().count());
+            }
+            if let Some(code) = self.end(now) {
+                return Ok(code);
+            }
+            self.poller.wait(self.deadline(), self.clock.now(), &mut ready)?;
+            for source in ready.drain(..) {
+                match source {
+                    Source::Store => self.receive(),
+                    Source::Signals => self.handle_signals(),
+                    Source::Timer => {}
+                    Source::Output(pid) => self.hooks.handle_output(pid),
+                    // Nobody but its parent hears how it ended.
+                    Source::Process(pid) => self.handle_exit(pid, false),
+                }
+            }
+        }
+    }
+
+    /// Does all that can be done now.
+    fn work(&mut self, now: Time) {
+        self.qemus.handle_timeout(now);
+        if let Some((at, wait)) = self.reconnect {
+            if now < at {
+                return;
+            }
+            self.try_reconnect(wait, now);
+        }
+        if self.reconnect.is_none()
+            && let Err(error) = self.settle()
+        {
+            self.disconnected(&error);
+        }
+    }
+
+    /// Hears the events that have come and carries out what follows, until nothing does.
+    fn settle(&mut self) -> Result<(), Error> {
+        loop {
+            let now = self.clock.now();
+            self.hear_events();
+            if std::mem::take(&mut self.news.resync) {
+                self.list_all()?;
+            }
+            if std::mem::take(&mut self.news.qemu) {
+                let mut happened = Vec::new();
+                self.qemus.handle_event(&mut self.client, now, &mut happened)?;
+                for (domid, event) in happened {
+                    self.dispatcher.handle_service(domid, event, now);
+                }
+            }
+            self.dispatcher.handle_timeout(now);
+            let mut acted = false;
+            while let Some(action) = self.dispatcher.poll_action() {
+                acted = true;
+                self.act(action, now)?;
+            }
+            acted |= self.executor.run_looks(&mut self.client, &mut self.dispatcher, now)?;
+            if !acted {
+                return Ok(());
+            }
+        }
+    }
+
+    fn hear_events(&mut self) {
+        while let Some(event) = self.client.next_event() {
+            match event {
+                Event::Watch(event) if event.token == qemu::TOKEN => self.news.qemu = true,
+                Event::Watch(event) => {
+                    let path = BackendPath::parse(event.path);
+                    if let BackendPath::UnknownKind(name) = path
+                        && !self.unknown_kinds.contains(name)
+                    {
+                        tell_unknown_kind(&mut self.unknown_kinds, name);
+                    }
+                    self.dispatcher.handle_event(path);
+                }
+                Event::Resync => self.news.resync = true,
+            }
+        }
+    }
+
+    /// Looks at everything: at the start, and whenever events may have been lost.
+    fn list_all(&mut self) -> Result<(), Error> {
+        let listing = match scan::list(&mut self.client) {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.news.resync = true;
+                return Err(error);
+            }
+        };
+        for name in listing.unknown {
+            tell_unknown_kind(&mut self.unknown_kinds, name.as_bytes());
+        }
+        self.dispatcher.handle_resync();
+        for key in listing.devices {
+            self.dispatcher.look_at(key);
+        }
+        for domid in listing.libxl {
+            self.dispatcher.handle_service_found(domid);
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: Action, now: Time) -> Result<(), Error> {
+        if self.options.dry_run {
+            return self.act_dry(action, now);
+        }
+        let client = &mut self.client;
+        match action {
+            Action::Observe(key, want) => self.executor.look(key, want),
+            Action::RunHook(key) => self.run_hook(key, now),
+            Action::StopHook(key) => {
+                log::warn!("{key}: ending its hook");
+                self.hooks.signal(key, Signal::SIGTERM);
+            }
+            Action::KillHook(key) => {
+                log::warn!("{key}: killing its hook");
+                self.hooks.signal(key, Signal::SIGKILL);
+            }
+            Action::FindService(domid) => {
+                let found = self.qemus.find(client, domid, &self.poller, now);
+                self.service_answered(domid, found, now)?;
+            }
+            Action::StartService(domid) => {
+                let started = self.qemus.start(client, domid, &self.poller, now);
+                self.service_answered(domid, started, now)?;
+            }
+            Action::StopService(domid) => {
+                let stopped = self.qemus.stop(client, domid, now);
+                self.service_answered(domid, stopped, now)?;
+            }
+            Action::Reset(key) => executor::reset(client, key)?,
+            Action::MarkConnected(key) => executor::mark_connected(client, key)?,
+            Action::MarkDetached(key) => executor::mark_detached(client, key)?,
+            Action::Fail(key, reason) => {
+                let script = self.dispatcher.script(key).unwrap_or_default();
+                let text = self.surroundings.reason(reason, script);
+                match executor::fail(client, key, &text)? {
+                    said if said == text => log::error!("{key}: not served: {text}"),
+                    said => log::error!("{key}: not served: {text}: {}", said.escape_debug()),
+                }
+            }
+            Action::Close(key) => executor::close(client, key)?,
+            Action::Rewind(key) => executor::rewind(client, key)?,
+            Action::Remove(key) => {
+                let removal = executor::remove(client, key);
+                let told = *removal.as_ref().unwrap_or(&Removal::Refused);
+                self.dispatcher.handle_removal(key, told, now);
+                removal?;
+            }
+            Action::ForgetGuest(domid) => executor::forget_guest(client, domid)?,
+            Action::Report(key, notice) => self.report(key, notice),
+        }
+        Ok(())
+    }
+
+    /// Says what would be done instead of doing it; looks only.
+    fn act_dry(&mut self, action: Action, now: Time) -> Result<(), Error> {
+        match action {
+            Action::Observe(key, want) => self.executor.look(key, want),
+            Action::FindService(domid) => {
+                let runs = self.qemus.runs(&mut self.client, domid)?;
+                let event = if runs { ServiceEvent::Ready } else { ServiceEvent::Absent };
+                self.dispatcher.handle_service(domid, event, now);
+            }
+            Action::RunHook(key) => {
+                let script = self.dispatcher.hook(key).map(|hook| self.hooks.script(&hook));
+                if let Some(Err(failure)) = script {
+                    self.dispatcher.handle_hook_end(key, HookEnd::Failure(failure), now);
+                } else if let Some(Ok(script)) = script {
+                    dry_run::say_script(key, &script);
+                }
+            }
+            Action::Fail(key, reason) => {
+                let script = self.dispatcher.script(key).unwrap_or_default();
+                dry_run::say_failure(key, &self.surroundings.reason(reason, script));
+            }
+            Action::StartService(domid) => dry_run::say_qemu(domid, self.qemus.path()),
+            Action::Report(key, notice) => self.report(key, notice),
+            Action::StopHook(_)
+            | Action::KillHook(_)
+            | Action::StopService(_)
+            | Action::Reset(_)
+            | Action::MarkConnected(_)
+            | Action::MarkDetached(_)
+            | Action::Close(_)
+            | Action::Rewind(_)
+            | Action::Remove(_)
+            | Action::ForgetGuest(_) => dry_run::say(action),
+        }
+        Ok(())
+    }
+
+    fn run_hook(&mut self, key: DeviceKey, now: Time) {
+        let started = match self.dispatcher.hook(key) {
+            Some(hook) => self.hooks.start(&hook, &self.poller),
+            None => return,
+        };
+        if let Err(failure) = started {
+            self.dispatcher.handle_hook_end(key, HookEnd::Failure(failure), now);
+        }
+    }
+
+    /// Passes on what is known at once of a guest's QEMU.
+    fn service_answered(
+        &mut self,
+        domid: Domid,
+        answer: Result<Option<ServiceEvent>, Error>,
+        now: Time,
+    ) -> Result<(), Error> {
+        let (event, result) = match answer {
+            Ok(event) => (event, Ok(())),
+            Err(error) => {
+                log::error!("guest {domid}: its QEMU: {error}");
+                let errno = error.refusal().and_then(xs_proto::ErrorCode::errno);
+                let failure = ServiceFailure::Store(errno.unwrap_or(libc::EIO));
+                let result = if error.ends_connection() { Err(error) } else { Ok(()) };
+                (Some(ServiceEvent::Failed(failure)), result)
+            }
+        };
+        if let Some(event) = event {
+            self.dispatcher.handle_service(domid, event, now);
+        }
+        result
+    }
+
+    fn report(&self, key: DeviceKey, notice: Notice) {
+        match notice {
+            Notice::Found => log::debug!("{key}: found"),
+            Notice::Attached => log::info!("{key}: attached"),
+            Notice::Adopted => log::info!("{key}: served already"),
+            Notice::Slow => log::warn!(
+                "{key}: its backend is not ready after {} s; still waiting. Is its kernel \
+                 module (xen-netback, xen-blkback) loaded?",
+                self.options.init_timeout.as_secs()
+            ),
+            Notice::Closed => log::info!("{key}: closed"),
+            Notice::Replaced => log::info!("{key}: another device has taken its place"),
+            Notice::RemovalHook(failure) => {
+                let script = self.dispatcher.script(key).unwrap_or_default();
+                let text = self.surroundings.hook_failure(failure, script);
+                log::warn!("{key}: {text}; the device is removed all the same");
+            }
+            Notice::RemovalRefused => log::warn!("{key}: will try again to remove it"),
+            Notice::Gone => log::info!("{key}: gone"),
+        }
+    }
+}
+
+// What comes in.
+impl Daemon<'_> {
+    fn receive(&mut self) {
+        if self.reconnect.is_none()
+            && let Err(error) = self.client.receive()
+        {
+            self.disconnected(&error);
+        }
+    }
+
+    fn handle_signals(&mut self) {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            match i32::try_from(info.ssi_signo).map(Signal::try_from) {
+                Ok(Ok(Signal::SIGCHLD)) => {
+                    while let Some(pid) = process::ended() {
+                        self.handle_exit(pid, true);
+                    }
+                }
+                Ok(Ok(Signal::SIGHUP)) => journal::reopen(),
+                Ok(Ok(signal)) => self.begin_to_end(signal),
+                _ => {}
+            }
+        }
+    }
+
+    /// A process has ended: a hook, a QEMU, or (for process 1) anybody.
+    fn handle_exit(&mut self, pid: Pid, child: bool) {
+        let now = self.clock.now();
+        let exit = || child.then(|| process::reap(pid));
+        if let Some((key, end)) = self.hooks.handle_exit(pid, exit) {
+            self.dispatcher.handle_hook_end(key, end, now);
+        } else if let Some((domid, event)) = self.qemus.handle_exit(&mut self.client, pid, exit) {
+            self.dispatcher.handle_service(domid, event, now);
+        } else {
+            exit();
+        }
+    }
+}
+
+// The connection.
+impl Daemon<'_> {
+    fn poll_store(&self) -> io::Result<()> {
+        match self.client.as_fd() {
+            Some(fd) => self.poller.add(fd, Source::Store),
+            None => Ok(()),
+        }
+    }
+
+    fn disconnected(&mut self, error: &Error) {
+        if self.reconnect.is_some() {
+            return;
+        }
+        log::error!("{error}; hooks and QEMUs go on, and I try to get it back");
+        let now = self.clock.now();
+        self.executor.give_up(&mut self.dispatcher, now);
+        self.reconnect = Some((now, RECONNECT_FIRST));
+    }
+
+    fn try_reconnect(&mut self, wait: Duration, now: Time) {
+        match self.client.reconnect().map(|()| self.poll_store()) {
+            Ok(polled) => {
+                if let Err(error) = polled {
+                    log::error!("cannot wait for the store: {error}");
+                }
+                log::info!("connected again");
+                self.reconnect = None;
+                self.news.resync = true;
+                self.announce();
+            }
+            Err(error) => {
+                log::debug!("{error}");
+                self.reconnect = Some((now.after(wait), (wait * 2).min(RECONNECT_MAX)));
+            }
+        }
+    }
+
+    /// Tells old udev rules to stay out of the way, as upstream does.
+    fn announce(&mut self) {
+        if self.options.dry_run {
+            return;
+        }
+        match self.client.write("libxl/disable_udev", "1") {
+            Ok(()) => {}
+            Err(error) if error.ends_connection() => self.disconnected(&error),
+            Err(error) => log::warn!(
+                "cannot write libxl/disable_udev: {error}: network and block devices are \
+                 served; for qdisk and 9pfs put driver_domain=1 in this domain's config"
+            ),
+        }
+    }
+}
+
+// The beginning and the end.
+impl Daemon<'_> {
+    /// Takes over what an earlier daemon has left running.
+    fn adopt(&mut self) {
+        let now = self.clock.now();
+        let found = orphans::find(self.options.xenstore.as_deref());
+        self.qemus.set_found(&found.qemus);
+        for orphan in &found.hooks {
+            if self.hooks.adopt(orphan, &self.poller) {
+                log::info!("{}: process {} is its hook", orphan.key, orphan.pid);
+                self.dispatcher.handle_hook_found(orphan.key, orphan.verb, orphan.tap, now);
+            }
+        }
+    }
+
+    fn begin_to_end(&mut self, signal: Signal) {
+        if self.ending.is_some() {
+            return;
+        }
+        log::info!("{signal}: ending; devices stay served");
+        self.readiness.stopping();
+        self.dispatcher.close();
+        self.ending = Some(self.clock.now().after(PATIENCE));
+    }
+
+    /// Is it time to end?
+    fn end(&self, now: Time) -> Option<ExitCode> {
+        if let Some(deadline) = self.ending
+            && (self.dispatcher.running_hooks() == 0 || now >= deadline)
+        {
+            for key in self.hooks.devices() {
+                log::warn!("{key}: its hook goes on by itself");
+            }
+            return Some(ExitCode::SUCCESS);
+        }
+        let done = self.options.dry_run
+            || (self.dispatcher.is_settled() && !self.qemus.is_busy() && self.reconnect.is_none());
+        if self.options.once && done {
+            let failed = |phase| matches!(phase, Phase::Failed(_));
+            let any = self.dispatcher.devices().any(|(_, phase)| failed(phase));
+            return Some(if any { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS });
+        }
+        None
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let reconnect = self.reconnect.map(|(at, _)| at);
+        // Without a connection the dispatcher's deadlines have to wait.
+        let devices = if reconnect.is_none() { self.dispatcher.poll_timeout() } else { None };
+        [devices, reconnect, self.qemus.poll_timeout(), self.ending].into_iter().flatten().min()
+    }
+}
+
+fn settings(options: &Options) -> Settings {
+    Settings {
+        init_timeout: options.init_timeout,
+        hook_timeout: options.hook_timeout,
+        max_hooks: options.max_hooks,
+        // Nobody has to wait for what is not done.
+        linger: if options.dry_run { Duration::ZERO } else { options.linger },
+        ..Settings::default()
+    }
+}
+
+fn tell_unknown_kind(told: &mut HashSet<Vec<u8>>, name: &[u8]) {
+    // Nobody makes that many; the bound is for whoever tries.
+    if told.len() < 256 && told.insert(name.to_owned()) {
+        log::info!("backend/{}: not a kind of device that is known here", name.escape_ascii());
+    }
+}

@@ -1,0 +1,99 @@
+//! Into the background, or not.
+//!
+//! The daemon in the background is this program started again with `--foreground`. Whoever
+//! started the first hears from it whether the second is ready, and with which exit code it
+//! was not.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use nix::fcntl::OFlag;
+
+use crate::cli::{EXIT_FAILURE, Options};
+use crate::process::{self, Exit, Group, Program};
+use crate::readiness::{self, Readiness};
+use crate::{daemon, descriptor, journal};
+
+/// Where upstream's daemon logs.
+const LOG: &str = "/var/log/xen/xldevd.log";
+
+/// Runs the daemon here, or starts it in the background and waits until it is ready.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let supervised = options.notify_fd.is_some() || readiness::is_supervised();
+    let ends_by_itself = options.once || options.dry_run;
+    if options.foreground || supervised || ends_by_itself {
+        return run_here(options);
+    }
+    let log = options.log.clone().unwrap_or_else(|| PathBuf::from(LOG));
+    match start_in_background(options, &log) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(exit)) => {
+            eprintln!("devd: it did not start; {} says why", log.display());
+            match exit {
+                Exit::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(EXIT_FAILURE)),
+                Exit::Signal(_) => ExitCode::from(EXIT_FAILURE),
+            }
+        }
+        Err(error) => {
+            eprintln!(
+                "devd: cannot start in the background, logging to {}: {error}",
+                log.display()
+            );
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn run_here(options: &Options) -> ExitCode {
+    let readiness = match Readiness::new(options.notify_fd) {
+        Ok(readiness) => readiness,
+        Err(error) => {
+            eprintln!("devd: --notify-fd: {error}");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    descriptor::keep_from_children();
+    if let Err(error) = journal::start(options.log.as_deref(), options.log_level) {
+        let log = options.log.as_deref().unwrap_or(Path::new("standard error"));
+        eprintln!("devd: cannot log to {}: {error}", log.display());
+        return ExitCode::from(EXIT_FAILURE);
+    }
+    daemon::run(options, readiness)
+}
+
+/// Returns how the daemon ended, if it did before it was ready.
+fn start_in_background(options: &Options, log: &Path) -> io::Result<Option<Exit>> {
+    if let Some(directory) = log.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    // What cannot be logged, such as a panic, is to be found in the same place.
+    let output = OpenOptions::new().create(true).append(true).open(log)?;
+    let program = process::c_path(&std::env::current_exe()?)?;
+    let (ready, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let mut arguments = Vec::new();
+    for word in std::env::args_os() {
+        arguments.push(CString::new(word.into_vec())?);
+    }
+    arguments.extend([c"--foreground".into(), c"--notify-fd".into(), c"3".into()]);
+    if options.log.is_none() {
+        arguments.extend([c"--log".into(), process::c_path(log)?]);
+    }
+    let output: OwnedFd = output.into();
+    let pid = Program {
+        path: &program,
+        arguments: &arguments,
+        environment: &process::environment(&[]),
+        output: &output,
+        third: Some(&theirs),
+        group: Group::Session,
+    }
+    .start()?;
+    drop(theirs);
+    let is_ready = File::from(ready).read(&mut [0])? > 0;
+    Ok(if is_ready { None } else { Some(process::reap(pid)) })
+}

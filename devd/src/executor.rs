@@ -1,0 +1,334 @@
+//! What the store is asked and told for the dispatcher.
+
+use std::fmt::Write;
+
+use devd_core::{
+    DeviceKey, Dispatcher, Domid, HotplugStatus, Observation, Removal, State, Time, Want,
+};
+use xs_client::{Batch, Client, Error, Outcome, Transaction};
+use xs_proto::ErrorCode;
+
+/// Looks at devices, many in one go, and changes their nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Executor {
+    batch: Batch,
+    /// The looks that are asked for.
+    looks: Vec<(DeviceKey, Want)>,
+    /// A path that is being put together.
+    path: String,
+}
+
+/// So many looks are carried out at once: more would keep the daemon from everything else.
+const LOOKS_AT_ONCE: usize = 64;
+
+impl Executor {
+    /// Asks for a look at a device.
+    pub(crate) fn look(&mut self, key: DeviceKey, want: Want) {
+        self.looks.push((key, want));
+    }
+
+    /// Carries out the looks that were asked for, some of them if they are many, and tells the
+    /// dispatcher. True if there was one.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost. The dispatcher was told of every look.
+    pub(crate) fn run_looks(
+        &mut self,
+        client: &mut Client,
+        dispatcher: &mut Dispatcher,
+        now: Time,
+    ) -> Result<bool, Error> {
+        let count = self.looks.len().min(LOOKS_AT_ONCE);
+        if count == 0 {
+            return Ok(false);
+        }
+        self.batch.clear();
+        for (key, want) in &self.looks[..count] {
+            ask(&mut self.batch, &mut self.path, *key, *want);
+        }
+        let mut result = client.run(&mut self.batch);
+        let mut answers = Answers { batch: &self.batch, next: 0 };
+        for (key, want) in self.looks.drain(..count) {
+            match (&result, answers.observation(key, want)) {
+                (Ok(()), Ok(mut seen)) => match frontend(client, key, want) {
+                    Ok(exists) => {
+                        seen.frontend = exists;
+                        dispatcher.handle_observation(key, &seen, now);
+                    }
+                    Err(error) => {
+                        result = Err(error);
+                        dispatcher.handle_observation_refused(key, now);
+                    }
+                },
+                (Ok(()), Err(code)) => {
+                    log::warn!("{key}: cannot look at it: {code}");
+                    dispatcher.handle_observation_refused(key, now);
+                }
+                (Err(_), _) => dispatcher.handle_observation_refused(key, now),
+            }
+        }
+        result.map(|()| true)
+    }
+
+    /// The connection was lost: what was asked for will not be answered.
+    pub(crate) fn give_up(&mut self, dispatcher: &mut Dispatcher, now: Time) {
+        for (key, _) in self.looks.drain(..) {
+            dispatcher.handle_observation_refused(key, now);
+        }
+    }
+}
+
+/// The nodes that a set of facts takes, in the order that [`Answers`] reads them in.
+fn ask(batch: &mut Batch, path: &mut String, key: DeviceKey, want: Want) {
+    path.clear();
+    let _ = write!(path, "{key}/");
+    let directory = path.len();
+    let mut read = |node: &str| {
+        path.truncate(directory);
+        path.push_str(node);
+        batch.read(&path);
+    };
+    read("state");
+    if want.contains(Want::ONLINE) {
+        read("online");
+    }
+    if want.contains(Want::HOTPLUG) {
+        read("hotplug-status");
+    }
+    if want.contains(Want::HOOK) {
+        read("script");
+        if is_vif(key) {
+            read("type");
+            read("gatewaydev");
+        }
+    }
+}
+
+fn is_vif(key: DeviceKey) -> bool {
+    key.kind == devd_core::Kind::Vif
+}
+
+struct Answers<'a> {
+    batch: &'a Batch,
+    next: usize,
+}
+
+impl<'a> Answers<'a> {
+    fn observation(
+        &mut self,
+        key: DeviceKey,
+        want: Want,
+    ) -> Result<Observation<'a>, &'a ErrorCode> {
+        let vif = want.contains(Want::HOOK) && is_vif(key);
+        // All are taken before any is judged, so that the next device's are found.
+        let state = self.take(true);
+        let online = self.take(want.contains(Want::ONLINE));
+        let hotplug = self.take(want.contains(Want::HOTPLUG));
+        let script = self.take(want.contains(Want::HOOK));
+        let vif_type = self.take(vif);
+        let gatewaydev = self.take(vif);
+        Ok(Observation {
+            want,
+            state: state?.map(State::parse),
+            online: online? == Some(b"1"),
+            hotplug: HotplugStatus::parse(hotplug?),
+            script: script?,
+            vif_type: vif_type?,
+            gatewaydev: gatewaydev?,
+            frontend: false,
+        })
+    }
+
+    /// The next answer, if there is one. A node that is missing is one; so is one that may not
+    /// be read because its directory is gone.
+    fn take(&mut self, asked: bool) -> Result<Option<&'a [u8]>, &'a ErrorCode> {
+        if !asked {
+            return Ok(None);
+        }
+        self.next += 1;
+        match self.batch.reply(self.next - 1) {
+            Ok(value) => Ok(Some(value)),
+            Err(ErrorCode::NoEnt) => Ok(None),
+            Err(code) => Err(code),
+        }
+    }
+}
+
+/// Does the frontend's directory exist, if that is asked? When the guest is gone, its home is too, and the store
+/// then says `EACCES` to whoever may not list all guests.
+fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Error> {
+    if !want.contains(Want::FRONTEND) {
+        return Ok(false);
+    }
+    let frontend = match client.read(format!("{key}/frontend")) {
+        Ok(frontend) => frontend,
+        Err(error) if error.ends_connection() => return Err(error),
+        Err(_) => return Ok(false),
+    };
+    match client.read(&frontend) {
+        Ok(_) => Ok(true),
+        Err(error) if error.ends_connection() => Err(error),
+        Err(error) => {
+            log::debug!("{key}: the frontend {}: {error}", frontend.escape_ascii());
+            Ok(false)
+        }
+    }
+}
+
+/// Removes the device's directory, if it is still closed. In a transaction: the toolstack may
+/// put a new device in its place at any moment.
+pub(crate) fn remove(client: &mut Client, key: DeviceKey) -> Result<Removal, Error> {
+    let removed = change(
+        client,
+        key,
+        |state| state == State::Closed,
+        |transaction, directory| transaction.rm(directory),
+    );
+    match removed {
+        Ok(true) => Ok(Removal::Removed),
+        Ok(false) => Ok(Removal::Changed),
+        Err(error) if error.ends_connection() => Err(error),
+        Err(error) => {
+            log::error!("{key}: cannot remove the directory: {error}");
+            Ok(Removal::Refused)
+        }
+    }
+}
+
+/// Takes an earlier failure back before the next try.
+pub(crate) fn reset(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+    tell(
+        client,
+        key,
+        "forget the earlier failure",
+        |_| true,
+        |transaction, directory| {
+            // Not removed: netback connects without its hook if the node is missing.
+            transaction.write(format!("{directory}/hotplug-status"), "")?;
+            missing_is_fine(transaction.rm(format!("{directory}/hotplug-error")))
+        },
+    )
+}
+
+/// Says for a hook that its work is done.
+pub(crate) fn mark_connected(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+    tell(
+        client,
+        key,
+        "mark it connected",
+        |_| true,
+        |transaction, directory| {
+            transaction.write(format!("{directory}/hotplug-status"), "connected")
+        },
+    )
+}
+
+/// Says, for a daemon that is started later, that the removal hook has run.
+pub(crate) fn mark_detached(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+    match client.rm(format!("{key}/hotplug-status")) {
+        Err(error) if error.ends_connection() => Err(error),
+        Err(error) if !error.is_missing() => {
+            log::warn!("{key}: cannot remove hotplug-status: {error}");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says why the device is not served, unless its hook has said so. Returns what stands there.
+pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<String, Error> {
+    let mut said = reason.to_owned();
+    tell(
+        client,
+        key,
+        "report its failure",
+        |_| true,
+        |transaction, directory| {
+            let error = format!("{directory}/hotplug-error");
+            match transaction.read(&error) {
+                Ok(text) if !text.is_empty() => said = String::from_utf8_lossy(&text).into_owned(),
+                _ => transaction.write(&error, reason)?,
+            }
+            transaction.write(format!("{directory}/hotplug-status"), "error")
+        },
+    )?;
+    Ok(said)
+}
+
+/// Closes a device that nobody else is there to close.
+pub(crate) fn close(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+    tell(
+        client,
+        key,
+        "close it",
+        |state| state == State::Closing,
+        |transaction, directory| transaction.write(format!("{directory}/state"), "6"),
+    )
+}
+
+/// Lets the next QEMU take up a device that the last one had not connected.
+pub(crate) fn rewind(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+    let fresh = |state| state == State::InitWait;
+    tell(client, key, "make it new for the next QEMU", fresh, |transaction, directory| {
+        transaction.write(format!("{directory}/hotplug-status"), "")?;
+        transaction.write(format!("{directory}/state"), "1")
+    })
+}
+
+/// Removes what is left of a guest that has no device any more.
+pub(crate) fn forget_guest(client: &mut Client, domid: Domid) -> Result<(), Error> {
+    match client.rm(format!("libxl/{domid}")) {
+        Err(error) if error.ends_connection() => Err(error),
+        Err(error) if !error.is_missing() => {
+            log::debug!("cannot remove libxl/{domid}: {error}");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Changes a device that is there; that it is not is no failure. A refusal is logged.
+fn tell(
+    client: &mut Client,
+    key: DeviceKey,
+    what: &str,
+    when: fn(State) -> bool,
+    body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
+) -> Result<(), Error> {
+    match change(client, key, when, body) {
+        Err(error) if error.ends_connection() => Err(error),
+        Err(error) => {
+            log::error!("{key}: cannot {what}: {error}");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+/// In one transaction: changes the device's directory if its `state` is so. False if it is
+/// not. Without the look at `state`, writing would bring a removed directory back.
+fn change(
+    client: &mut Client,
+    key: DeviceKey,
+    when: fn(State) -> bool,
+    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    let directory = key.to_string();
+    client.transaction(|transaction| match transaction.read(format!("{directory}/state")) {
+        Ok(value) if when(State::parse(&value)) => {
+            body(transaction, &directory)?;
+            Ok(Outcome::Commit(true))
+        }
+        Ok(_) => Ok(Outcome::Abort(false)),
+        Err(error) if error.is_missing() => Ok(Outcome::Abort(false)),
+        Err(error) => Err(error),
+    })
+}
+
+fn missing_is_fine(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(error) if error.is_missing() => Ok(()),
+        result => result,
+    }
+}

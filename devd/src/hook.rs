@@ -1,0 +1,192 @@
+//! Upstream's contract with a hotplug script: its file, its arguments, its environment.
+//!
+//! Byte for byte what libxl gives it on Linux (`get_hotplug_env` and
+//! `libxl__get_hotplug_script_info` in `tools/libs/light/libxl_linux.c`).
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use devd_core::{Hook, HookFailure, Kind, Verb};
+
+use crate::process::{c_path, environment};
+
+/// One run of a script, ready to be started.
+#[derive(Debug)]
+pub(crate) struct Script {
+    pub(crate) path: PathBuf,
+    pub(crate) program: CString,
+    pub(crate) arguments: Vec<CString>,
+    pub(crate) environment: Vec<CString>,
+}
+
+impl Script {
+    /// Finds the file that the device's `script` node names, in the directories that are
+    /// allowed. The directory in the node itself is of no account: who can write the node
+    /// must not choose what runs as root.
+    ///
+    /// # Errors
+    ///
+    /// The name is none, or there is no such program in the directories.
+    pub(crate) fn new(
+        hook: &Hook<'_>,
+        directories: &[PathBuf],
+        xenstore: Option<&Path>,
+    ) -> Result<Self, HookFailure> {
+        let name = file_name(hook.script).ok_or(HookFailure::BadName)?;
+        let candidates = directories.iter().map(|directory| directory.join(name));
+        let path = candidates.into_iter().find(|path| is_program(path));
+        let path = path.ok_or(HookFailure::NotFound)?;
+        let program = c_path(&path).map_err(|_| HookFailure::BadName)?;
+        let mut arguments = vec![program.clone()];
+        arguments.extend(words(hook).iter().map(|word| CString::from(*word)));
+        let environment = variables(hook, &path, xenstore);
+        Ok(Self { path, program, arguments, environment })
+    }
+}
+
+/// The name of the file at the end of the node's value.
+fn file_name(script: &[u8]) -> Option<&OsStr> {
+    let name = script.rsplit(|byte| *byte == b'/').next()?;
+    let usable = !matches!(name, b"" | b"." | b"..") && !name.iter().any(u8::is_ascii_control);
+    usable.then(|| OsStr::from_bytes(name))
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+}
+
+/// The arguments behind the program's name.
+pub(crate) fn words(hook: &Hook<'_>) -> &'static [&'static std::ffi::CStr] {
+    match (hook.key.kind, hook.tap, hook.verb) {
+        (Kind::Vif, false, Verb::Add) => &[c"online", c"type_if=vif"],
+        (Kind::Vif, false, Verb::Remove) => &[c"offline", c"type_if=vif"],
+        (Kind::Vif, true, Verb::Add) => &[c"add", c"type_if=tap"],
+        (Kind::Vif, true, Verb::Remove) => &[c"remove", c"type_if=tap"],
+        (_, _, Verb::Add) => &[c"add"],
+        (_, _, Verb::Remove) => &[c"remove"],
+    }
+}
+
+fn variables(hook: &Hook<'_>, path: &Path, xenstore: Option<&Path>) -> Vec<CString> {
+    let key = hook.key;
+    let directory = OsString::from(key.to_string());
+    let vif = OsString::from(format!("vif{}.{}", key.domid, key.devid));
+    let emulated = OsString::from(format!("vif{}.{}-emu", key.domid, key.devid));
+    let mut added: Vec<(&str, &OsStr)> = vec![
+        ("script", path.as_os_str()),
+        ("XENBUS_TYPE", OsStr::new(key.kind.name())),
+        ("XENBUS_PATH", &directory),
+        ("XENBUS_BASE_PATH", OsStr::new("backend")),
+    ];
+    if key.kind == Kind::Vif {
+        added.push(("netdev", OsStr::from_bytes(hook.gatewaydev)));
+        if hook.ioemu {
+            added.push(("INTERFACE", &emulated));
+        }
+        added.push(("vif", &vif));
+    }
+    if let Some(path) = xenstore {
+        added.push(("XENSTORED_PATH", path.as_os_str()));
+    }
+    environment(&added)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devd_core::DeviceKey;
+
+    fn hook<'a>(kind: Kind, verb: Verb, script: &'a [u8]) -> Hook<'a> {
+        let key = DeviceKey { kind, domid: 3, devid: 0 };
+        Hook { key, verb, tap: false, script, ioemu: false, gatewaydev: b"" }
+    }
+
+    fn program(directory: &Path, name: &str) -> PathBuf {
+        let path = directory.join(name);
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    fn added(script: &Script) -> Vec<String> {
+        let text = |pair: &CString| pair.to_string_lossy().into_owned();
+        let ours = |pair: &String| {
+            ["script=", "XENBUS_", "netdev=", "vif=", "INTERFACE=", "XENSTORED_PATH="]
+                .iter()
+                .any(|name| pair.starts_with(name))
+        };
+        script.environment.iter().map(text).filter(ours).collect()
+    }
+
+    #[test]
+    fn a_network_interface_as_libxl_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = program(directory.path(), "vif-bridge");
+        let directories = [directory.path().to_owned()];
+        let mut run = hook(Kind::Vif, Verb::Add, b"/etc/xen/scripts/vif-bridge");
+        let script = Script::new(&run, &directories, None).unwrap();
+        let name = CString::new(path.as_os_str().as_bytes()).unwrap();
+        assert_eq!(script.arguments, [name, c"online".into(), c"type_if=vif".into()]);
+        assert_eq!(
+            added(&script),
+            [
+                &format!("script={}", path.display())[..],
+                "XENBUS_TYPE=vif",
+                "XENBUS_PATH=backend/vif/3/0",
+                "XENBUS_BASE_PATH=backend",
+                "netdev=",
+                "vif=vif3.0",
+            ]
+        );
+        run.tap = true;
+        run.ioemu = true;
+        run.verb = Verb::Remove;
+        run.gatewaydev = b"eth0";
+        let script = Script::new(&run, &directories, Some(Path::new("/run/store"))).unwrap();
+        assert_eq!(script.arguments[1..], [c"remove", c"type_if=tap"].map(CString::from));
+        assert_eq!(
+            added(&script)[4..],
+            ["netdev=eth0", "INTERFACE=vif3.0-emu", "vif=vif3.0", "XENSTORED_PATH=/run/store"]
+        );
+    }
+
+    #[test]
+    fn a_disk_as_libxl_has_it() {
+        let directory = tempfile::tempdir().unwrap();
+        program(directory.path(), "block");
+        let run = hook(Kind::Vbd, Verb::Remove, b"block");
+        let script = Script::new(&run, &[directory.path().to_owned()], None).unwrap();
+        assert_eq!(script.arguments[1..], [CString::from(c"remove")]);
+        assert_eq!(added(&script)[1..3], ["XENBUS_TYPE=vbd", "XENBUS_PATH=backend/vbd/3/0"]);
+    }
+
+    #[test]
+    fn only_programs_in_the_directories_are_ever_run() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let directories = [first.path().to_owned(), second.path().to_owned()];
+        let find = |script: &[u8]| {
+            Script::new(&hook(Kind::Vbd, Verb::Add, script), &directories, None)
+                .map(|script| script.path)
+        };
+        let outside = program(Path::new(&std::env::temp_dir()), "devd-test-outside");
+        let inside = program(second.path(), "block");
+        fs::write(first.path().join("not-executable"), "").unwrap();
+        fs::create_dir(first.path().join("directory")).unwrap();
+
+        assert_eq!(find(b"/any/where/block"), Ok(inside.clone()));
+        let own = program(first.path(), "block");
+        assert_eq!(find(b"block"), Ok(own));
+        assert_eq!(find(outside.as_os_str().as_bytes()), Err(HookFailure::NotFound));
+        assert_eq!(find(b"not-executable"), Err(HookFailure::NotFound));
+        assert_eq!(find(b"directory"), Err(HookFailure::NotFound));
+        assert_eq!(find(b"block; reboot"), Err(HookFailure::NotFound));
+        assert_eq!(find(&[b'x'; 3000]), Err(HookFailure::NotFound));
+        for bad in [&b""[..], b"/", b"..", b"/etc/xen/scripts/", b"a/..", b"block\n", b"bl\0ck"] {
+            assert_eq!(find(bad), Err(HookFailure::BadName), "{}", bad.escape_ascii());
+        }
+        fs::remove_file(outside).unwrap();
+    }
+}

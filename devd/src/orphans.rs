@@ -1,0 +1,114 @@
+//! What an earlier daemon has left running, as the system tells it: hooks know their device
+//! by their environment, QEMUs their guest by their arguments.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use devd_core::{BackendPath, DeviceKey, Domid, Leaf, Verb};
+use nix::unistd::Pid;
+
+/// A hook that goes on without the daemon that started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Orphan {
+    pub(crate) pid: Pid,
+    pub(crate) key: DeviceKey,
+    pub(crate) verb: Verb,
+    /// It is the second pass of a network interface's hook.
+    pub(crate) tap: bool,
+}
+
+/// Everything found.
+#[derive(Debug, Default)]
+pub(crate) struct Orphans {
+    pub(crate) hooks: Vec<Orphan>,
+    pub(crate) qemus: Vec<(Domid, Pid)>,
+}
+
+/// Looks through all processes. `xenstore` is the path that hooks of ours would have in their
+/// environment: those of another store are not ours.
+pub(crate) fn find(xenstore: Option<&Path>) -> Orphans {
+    let mut found = Orphans::default();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        log::warn!("cannot read /proc: what an earlier daemon left running is not found");
+        return found;
+    };
+    let own = fs::read_link("/proc/self/exe").ok();
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let directory = process.path();
+        if let Some(domid) = qemu_of(&directory) {
+            found.qemus.push((domid, Pid::from_raw(pid)));
+        } else if let Some(hook) = hook_of(&directory, pid, xenstore)
+            && !has_parent(&directory, own.as_ref())
+        {
+            found.hooks.push(hook);
+        }
+    }
+    found
+}
+
+/// Is this process alive, and the QEMU of this guest?
+pub(crate) fn is_qemu_of(pid: Pid, domid: Domid) -> bool {
+    qemu_of(&PathBuf::from(format!("/proc/{pid}"))) == Some(domid)
+}
+
+/// The guest whose disks this process serves, if it is such a QEMU. (Domain 0's device models
+/// have `-xen-domid` too, but not `-xen-attach`.)
+fn qemu_of(directory: &Path) -> Option<Domid> {
+    let command = fs::read(directory.join("cmdline")).ok()?;
+    let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    let at = words.iter().position(|word| *word == b"-xen-domid")?;
+    let attaches = words.contains(&&b"-xen-attach"[..]);
+    let domid = std::str::from_utf8(words.get(at + 1)?).ok()?.parse().ok()?;
+    attaches.then_some(domid)
+}
+
+/// The hook that this process is, if it is one: the leader of its group, with a device's
+/// directory in its environment and what it does among its last arguments.
+fn hook_of(directory: &Path, pid: i32, xenstore: Option<&Path>) -> Option<Orphan> {
+    let environment = fs::read(directory.join("environ")).ok()?;
+    let variable = |name: &[u8]| {
+        let mut pairs = environment.split(|byte| *byte == 0);
+        pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+    };
+    let BackendPath::Device(key, Leaf::Directory) = BackendPath::parse(variable(b"XENBUS_PATH")?)
+    else {
+        return None;
+    };
+    let store = variable(b"XENSTORED_PATH").map(|path| Path::new(OsStr::from_bytes(path)));
+    let inherited = std::env::var_os("XENSTORED_PATH");
+    if store != xenstore.or(inherited.as_deref().map(Path::new)) || stat(directory, 5)? != pid {
+        return None;
+    }
+    let command = fs::read(directory.join("cmdline")).ok()?;
+    let mut words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    words.pop_if(|word| word.is_empty());
+    let tap = words.pop_if(|word| *word == b"type_if=tap").is_some();
+    words.pop_if(|word| *word == b"type_if=vif");
+    let verb = match words.last()? {
+        &b"online" | &b"add" => Verb::Add,
+        &b"offline" | &b"remove" => Verb::Remove,
+        _ => return None,
+    };
+    Some(Orphan { pid: Pid::from_raw(pid), key, verb, tap })
+}
+
+/// Is the process's parent this program, that is, another daemon that lives?
+fn has_parent(directory: &Path, program: Option<&PathBuf>) -> bool {
+    let parent = stat(directory, 4);
+    let exe = parent.and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok());
+    exe.is_some() && exe.as_ref() == program
+}
+
+/// A number from `/proc/PID/stat` by its place, counted from 1 as in proc(5): 4 is the
+/// parent, 5 the process group.
+fn stat(directory: &Path, place: usize) -> Option<i32> {
+    let stat = fs::read_to_string(directory.join("stat")).ok()?;
+    // The second field is the program's name in brackets, and may have blanks in it.
+    let (_, behind) = stat.rsplit_once(") ")?;
+    behind.split(' ').nth(place - 3)?.parse().ok()
+}

@@ -1,0 +1,134 @@
+//! What a hook writes: taken line by line into the log.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+
+use crate::process::set_nonblocking;
+
+/// The most that one run of a hook gets into the log, in bytes.
+const CAP: usize = 64 * 1024;
+/// A longer line is cut in two.
+const LINE_MAX: usize = 1024;
+
+/// The daemon's end of a hook's output.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pipe: File,
+    /// A line that has not come to its end.
+    line: Vec<u8>,
+    /// Bytes taken so far.
+    taken: usize,
+}
+
+impl Output {
+    /// A pipe: our end, and the hook's.
+    ///
+    /// The hook's end is open for reading too. So a hook that outlives the daemon is not ended
+    /// by the first word it says (SIGPIPE).
+    pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
+        let (ours, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        set_nonblocking(&ours)?;
+        let by_name = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        let theirs = match File::options().read(true).write(true).open(by_name) {
+            Ok(both) => both.into(),
+            Err(_) => writer, // Without /proc it does as it is.
+        };
+        Ok((Self { pipe: ours.into(), line: Vec::new(), taken: 0 }, theirs))
+    }
+
+    pub(crate) const fn pipe(&self) -> &File {
+        &self.pipe
+    }
+
+    /// Takes what is there; gives `log` every whole line. False at the end of the output.
+    pub(crate) fn take(&mut self, mut log: impl FnMut(&str)) -> bool {
+        let mut bytes = [0; 4096];
+        loop {
+            match self.pipe.read(&mut bytes) {
+                Ok(0) => return false,
+                Ok(len) => self.split(&bytes[..len], &mut log),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// The hook has ended: its last line needs no end.
+    pub(crate) fn finish(&mut self, mut log: impl FnMut(&str)) {
+        self.take(&mut log);
+        self.end_line(&mut log);
+    }
+
+    fn split(&mut self, bytes: &[u8], log: &mut impl FnMut(&str)) {
+        let room = CAP.saturating_sub(self.taken);
+        self.taken += bytes.len();
+        for byte in &bytes[..bytes.len().min(room)] {
+            match byte {
+                b'\n' => self.end_line(log),
+                _ => self.line.push(*byte),
+            }
+            if self.line.len() >= LINE_MAX {
+                self.end_line(log);
+            }
+        }
+        if room > 0 && bytes.len() >= room {
+            self.end_line(log);
+            log("(it goes on; the rest is left out)");
+        }
+    }
+
+    fn end_line(&mut self, log: &mut impl FnMut(&str)) {
+        if !self.line.is_empty() {
+            // Control characters would let a hook write on the reader's terminal.
+            let text = String::from_utf8_lossy(&self.line);
+            log(&text.replace(|c: char| c.is_control() && c != '\t', "?"));
+            self.line.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn lines(chunks: &[&[u8]]) -> Vec<String> {
+        let (mut output, theirs) = Output::new().unwrap();
+        let mut theirs = File::from(theirs);
+        let mut lines = Vec::new();
+        for chunk in chunks {
+            theirs.write_all(chunk).unwrap();
+            assert!(output.take(|line| lines.push(line.to_owned())));
+        }
+        output.finish(|line| lines.push(line.to_owned()));
+        lines
+    }
+
+    #[test]
+    fn lines_are_put_together_and_the_last_needs_no_end() {
+        assert_eq!(lines(&[b"one\ntw", b"o\n\n", b"three"]), ["one", "two", "three"]);
+    }
+
+    #[test]
+    fn what_would_move_a_terminal_is_taken_out() {
+        assert_eq!(lines(&[b"\x1b[31mred\xff\ttab\n"]), ["?[31mred\u{fffd}\ttab"]);
+    }
+
+    #[test]
+    fn endless_output_is_capped_once() {
+        let chunk = [b'x'; 4096];
+        let lines = lines(&[&chunk[..]; 20]);
+        assert_eq!(lines.len(), CAP / LINE_MAX + 1);
+        assert!(lines.last().unwrap().contains("left out"));
+    }
+
+    #[test]
+    fn a_hook_that_outlives_the_daemon_can_still_write() {
+        let (output, theirs) = Output::new().unwrap();
+        drop(output);
+        File::from(theirs).write_all(b"still here\n").unwrap();
+    }
+}

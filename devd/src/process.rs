@@ -1,0 +1,130 @@
+//! Starting programs, and hearing of their end.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::stat::Mode;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+/// How a program runs beside the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// In a process group of its own, so that it can be ended with all it has started.
+    Own,
+    /// In a session of its own, for what outlives the daemon.
+    Session,
+}
+
+/// A program to be started.
+#[derive(Debug)]
+pub(crate) struct Program<'a> {
+    pub(crate) path: &'a CStr,
+    pub(crate) arguments: &'a [CString],
+    pub(crate) environment: &'a [CString],
+    /// Its standard output and standard error. Its standard input is /dev/null.
+    pub(crate) output: &'a OwnedFd,
+    /// What it is to have as descriptor 3, if anything.
+    pub(crate) third: Option<&'a OwnedFd>,
+    pub(crate) group: Group,
+}
+
+impl Program<'_> {
+    /// Starts it: no signal blocked or ignored, whatever the daemon has done with them, and no
+    /// descriptors but the three.
+    pub(crate) fn start(&self) -> io::Result<Pid> {
+        let mut attributes = PosixSpawnAttr::init()?;
+        let (flag, pgroup) = match self.group {
+            Group::Own => (PosixSpawnFlags::POSIX_SPAWN_SETPGROUP, Pid::from_raw(0)),
+            Group::Session => (setsid(), Pid::from_raw(0)),
+        };
+        attributes.set_flags(
+            flag | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+        )?;
+        attributes.set_pgroup(pgroup)?;
+        attributes.set_sigmask(&SigSet::empty())?;
+        attributes.set_sigdefault(&SigSet::all())?;
+        let mut files = PosixSpawnFileActions::init()?;
+        files.add_open(0, c"/dev/null", OFlag::O_RDONLY, Mode::empty())?;
+        files.add_dup2(self.output.as_raw_fd(), 1)?;
+        files.add_dup2(self.output.as_raw_fd(), 2)?;
+        if let Some(third) = self.third {
+            files.add_dup2(third.as_raw_fd(), 3)?;
+        }
+        let pid = posix_spawn(self.path, &files, &attributes, self.arguments, self.environment)?;
+        Ok(pid)
+    }
+}
+
+/// glibc and musl have it, nix has no name for it.
+const fn setsid() -> PosixSpawnFlags {
+    const POSIX_SPAWN_SETSID: libc::c_int = 0x80;
+    PosixSpawnFlags::from_bits_retain(POSIX_SPAWN_SETSID)
+}
+
+/// The daemon's environment, as programs get it: what is added replaces what was there.
+pub(crate) fn environment(added: &[(&str, &OsStr)]) -> Vec<CString> {
+    let kept = std::env::vars_os().filter(|(name, _)| !added.iter().any(|(new, _)| name == new));
+    let pairs = kept.map(|(name, value)| [name.as_bytes(), value.as_bytes()].join(&b'='));
+    let added = added.iter().map(|(name, value)| [name.as_bytes(), value.as_bytes()].join(&b'='));
+    pairs.chain(added).filter_map(|pair| CString::new(pair).ok()).collect()
+}
+
+/// A path as C has it.
+pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// The next child that has ended. It stays a zombie, so that its process group cannot be
+/// another's, until it is [reaped](reap).
+pub(crate) fn ended() -> Option<Pid> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::All, flags) {
+            Ok(status) => return status.pid(),
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Takes note of how the child ended; its process id is free from then on.
+pub(crate) fn reap(pid: Pid) -> Exit {
+    loop {
+        match waitpid(pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Exit::Code(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Exit::Signal(signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Somebody else has reaped it: nobody can tell any more.
+            Err(_) => return Exit::Code(-1),
+        }
+    }
+}
+
+/// Sends a signal to a process and all it has started in its group.
+pub(crate) fn signal_group(leader: Pid, signal: Signal) {
+    match killpg(leader, signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => log::error!("cannot send {signal} to process group {leader}: {error}"),
+    }
+}
+
+/// Makes reads and writes on it return at once.
+pub(crate) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}
