@@ -226,22 +226,23 @@ impl Client {
                 return Ok(());
             }
             let left = silence.left(self.timeout);
-            let ready = match (unsent, self.connection.quirks().poll_out) {
+            let woken = match (unsent, self.connection.quirks().poll_out) {
                 (false, _) => self.wait(WaitFor::Input, Some(left))?,
                 (true, true) => self.wait(WaitFor::InputOrRoom, Some(left))?,
                 (true, false) => {
                     self.wait(WaitFor::Input, Some(left.min(RETRY_WRITE)))?;
-                    !left.is_zero()
+                    true
                 }
             };
-            if !ready {
-                self.lose(Disconnected::TimedOut);
-                return Err(Error::TimedOut);
-            }
             let outstanding = self.connection.outstanding();
-            self.read_once(exchange)?;
+            if woken {
+                self.read_once(exchange)?;
+            }
             if self.connection.outstanding() < outstanding {
                 silence = Silence::default();
+            } else if !woken || left.is_zero() {
+                self.lose(Disconnected::TimedOut);
+                return Err(Error::TimedOut);
             }
         }
     }
