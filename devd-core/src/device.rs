@@ -51,7 +51,10 @@ pub(crate) enum Look {
     Begun,
     /// It has begun, and something has happened since.
     Stale,
-    /// It will be asked for when the removal hook has ended.
+    /// It has begun, and what it finds may be of a time, or of a device, that is past: it does
+    /// not count, and another will be asked for.
+    Void,
+    /// It will be asked for when the removal hook, or the removal, has ended.
     Deferred,
 }
 
@@ -161,7 +164,13 @@ impl Device {
             && self.hook.is_some()
     }
 
-    /// Was a look put off until the removal hook has ended?
+    /// Is it being removed, by its hook, or with its directory? The store is looked at again
+    /// when that has ended.
+    pub(crate) fn is_going(&self) -> bool {
+        self.is_being_detached() || self.phase == Phase::Removing
+    }
+
+    /// Was a look put off until the removal hook, or the removal, has ended?
     pub(crate) fn take_deferred_look(&mut self) -> bool {
         let deferred = self.look == Look::Deferred;
         if deferred {
@@ -169,6 +178,14 @@ impl Device {
         }
         // One that is under way may have begun before the last event.
         deferred || self.look != Look::Idle
+    }
+
+    /// What a look finds that has begun already does not count.
+    pub(crate) fn void_look(&mut self) {
+        self.look = match self.look {
+            Look::Begun | Look::Stale | Look::Void => Look::Void,
+            Look::Idle | Look::Asked | Look::Deferred => self.look,
+        };
     }
 
     /// Begins a new life under the same key.

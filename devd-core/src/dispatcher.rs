@@ -166,8 +166,10 @@ impl Dispatcher {
     pub fn handle_observation(&mut self, key: DeviceKey, seen: &Observation<'_>, now: Time) {
         let Some(index) = self.registry.find(key) else { return };
         let device = self.registry.device_mut(index);
-        let stale = device.look == Look::Stale;
-        device.look = Look::Idle;
+        let look = core::mem::replace(&mut device.look, Look::Idle);
+        if look == Look::Void {
+            return self.look(index);
+        }
         if seen.want.contains(Want::HOOK) && seen.state.is_some() {
             device.hook = Some(HookFacts::of(seen));
         }
@@ -179,7 +181,7 @@ impl Dispatcher {
             Err(want) => return self.ask(index, want),
         }
         // What was seen was true before the last event; that event comes after it.
-        if stale {
+        if look == Look::Stale {
             self.look_at(key);
         }
     }
@@ -207,17 +209,26 @@ impl Dispatcher {
         if self.registry.device(index).phase != Phase::Removing {
             return;
         }
+        let device = self.registry.device_mut(index);
         match removal {
+            // An event since then may be of the next device of this name.
+            Removal::Removed if device.take_deferred_look() => self.forget_life(index, now),
             Removal::Removed => self.forget(index, now),
             Removal::Changed => {
-                self.registry.device_mut(index).phase = Phase::Lingering;
+                device.take_deferred_look();
+                device.phase = Phase::Lingering;
+                device.closed_at = None;
                 self.look(index);
             }
             Removal::Refused => {
+                device.phase = Phase::Lingering;
+                let deferred = device.take_deferred_look();
                 let wait = self.count_failure(index);
-                self.registry.device_mut(index).phase = Phase::Lingering;
                 self.set_timer(Owner::Device(index), now, wait);
                 self.report(index, Notice::RemovalRefused);
+                if deferred {
+                    self.look(index);
+                }
             }
         }
     }
@@ -376,14 +387,14 @@ impl Dispatcher {
     pub(crate) fn look(&mut self, index: u32) {
         let device = self.registry.device_mut(index);
         match device.look {
-            // Its removal hook must end first, whatever the store says now.
-            Look::Idle if device.is_being_detached() => device.look = Look::Deferred,
+            // That must end first, whatever the store says now.
+            Look::Idle if device.is_going() => device.look = Look::Deferred,
             Look::Idle => {
                 let want = needed(device, None);
                 self.ask(index, want);
             }
             Look::Begun => device.look = Look::Stale,
-            Look::Asked | Look::Stale | Look::Deferred => {}
+            Look::Asked | Look::Stale | Look::Void | Look::Deferred => {}
         }
     }
 

@@ -374,6 +374,17 @@ impl Dispatcher {
         }
     }
 
+    /// The device is gone; another of its name may be there.
+    pub(crate) fn forget_life(&mut self, index: u32, now: Time) {
+        self.report(index, Notice::Gone);
+        let device = self.registry.device_mut(index);
+        device.renew();
+        device.touched = Touched::Unknown;
+        device.void_look();
+        self.look(index);
+        self.release_service(index, now);
+    }
+
     /// The device is gone.
     pub(crate) fn forget(&mut self, index: u32, now: Time) {
         self.clear_timer(Owner::Device(index));

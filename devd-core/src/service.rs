@@ -186,6 +186,7 @@ impl Dispatcher {
             let device = self.registry.device_mut(index);
             device.phase = Phase::Waiting;
             device.orphan = true;
+            device.void_look();
             self.look(index);
         }
     }
