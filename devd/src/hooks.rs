@@ -119,6 +119,7 @@ impl Hooks {
         if let Some(output) = &mut running.output
             && !output.take(|line| log::info!("{key}: hook: {line}"))
         {
+            output.finish(|line| log::info!("{key}: hook: {line}"));
             running.output = None; // Closed, it leaves the poller.
         }
     }
