@@ -142,7 +142,6 @@ pub(crate) enum UsageError {
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
     let mut parser = lexopt::Parser::from_iter(words);
     let mut options = Options::default();
-    let mut first = true;
     while let Some(word) = parser.next()? {
         match word {
             Short('h') | Long("help") => return Ok(Command::Help),
@@ -180,10 +179,9 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
                 options.notify_fd = Some(number("--notify-fd", "", parser.value()?)?);
             }
             #[cfg(feature = "demo")]
-            Value(word) if first && word == "demo" => return demo(parser),
+            Value(word) if word == "demo" && options == Options::default() => return demo(parser),
             word => return Err(word.unexpected().into()),
         }
-        first = false;
     }
     if options.script_dirs.is_empty() {
         options.script_dirs.push("/etc/xen/scripts".into());
