@@ -1,0 +1,77 @@
+//! The daemon under test.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use nix::sys::signal::Signal;
+
+use super::{process, wait_for};
+
+/// A daemon that runs in the foreground. One that is dropped is killed.
+#[derive(Debug)]
+pub struct Devd {
+    child: Child,
+}
+
+impl Devd {
+    /// The program, in an environment that says nothing about stores and supervisors.
+    pub fn command() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_devd"));
+        for variable in ["XENSTORED_PATH", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it; what it says outside of its log is added to a file.
+    pub fn spawn(mut command: Command, said: &Path) -> Self {
+        let said = File::options().create(true).append(true).open(said).unwrap();
+        command.stdout(said.try_clone().unwrap()).stderr(said);
+        Self { child: command.spawn().unwrap() }
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).unwrap()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        process::signal(self.pid(), signal);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_for("the daemon's end", || self.child.try_wait().unwrap())
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Asks it to end, and sees that it does so as it should.
+    #[track_caller]
+    pub fn terminate(mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait().code(), Some(0));
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Devd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a program that has ended had to say.
+pub fn said(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}

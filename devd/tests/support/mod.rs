@@ -1,0 +1,50 @@
+//! What the tests run the real daemon in: a driver domain without Xen.
+//!
+//! * [`World`]: the store, laid out as libxl does, with the toolstack's hands on it; the
+//!   directory of hooks; the daemon's log.
+//! * [`Device`]: what the toolstack writes for a device.
+//! * [`Kernel`]: the driver domain's backends.
+//! * [`Devd`]: the daemon.
+//! * [`process`]: processes as `/proc` shows them.
+//! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test uses its part of it")]
+
+mod daemon;
+mod device;
+mod kernel;
+pub mod process;
+pub mod stand_in;
+mod world;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub use daemon::Devd;
+pub use device::Device;
+pub use kernel::Kernel;
+pub use world::{GUEST_HOME, World};
+
+/// The driver domain.
+pub const DOMID: u16 = 7;
+
+/// How long anything may take. Machines that run tests are busy; nothing here is about speed.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Waits until the probe finds something, and returns it.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(begin.elapsed() < LIMIT, "waited in vain for: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until it is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut probe: impl FnMut() -> bool) {
+    wait_for(what, || probe().then_some(()));
+}

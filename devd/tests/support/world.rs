@@ -1,0 +1,364 @@
+//! A driver domain without Xen, and the toolstack's hands on it.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use tempfile::TempDir;
+use xs_client::embedded::{Server, Store};
+use xs_client::{Client, Outcome};
+use xs_proto::{Access, Permission};
+
+use super::stand_in;
+use super::{DOMID, Devd, Device, Kernel, process, wait_for, wait_until};
+
+/// Where the driver domain's nodes are.
+pub const GUEST_HOME: &str = "/local/domain/7";
+
+/// A hook that does what Xen's scripts do: says that the device is served when it is added.
+const CONNECT: &str = "case $1 in add|online) call connect;; esac";
+
+/// All of it, in a directory of its own. What is left running is ended with it.
+pub struct World {
+    pub store: Store,
+    directory: TempDir,
+    server: Option<Server>,
+}
+
+impl World {
+    /// A driver domain whose config has `driver_domain=1`, and hooks that do well.
+    pub fn new() -> Self {
+        let world = Self::without_driver_domain();
+        for node in ["libxl", "device-model"] {
+            let path = format!("{GUEST_HOME}/{node}");
+            world.store.mkdir(path.as_bytes()).unwrap();
+            world.store.set_permissions(path.as_bytes(), b"n7\0").unwrap();
+        }
+        world
+    }
+
+    /// One whose config lacks that.
+    pub fn without_driver_domain() -> Self {
+        let store = Store::new();
+        let directory = tempfile::tempdir().unwrap();
+        let home = |node: &str| format!("{GUEST_HOME}{node}").into_bytes();
+        store.write(&home("/domid"), b"7").unwrap();
+        store.set_permissions(&home(""), b"n0\0r7\0").unwrap();
+        store.set_permissions(&home("/domid"), b"n0\0r7\0").unwrap();
+        for node in ["/error", "/data", "/attr"] {
+            store.mkdir(&home(node)).unwrap();
+            store.set_permissions(&home(node), b"n7\0").unwrap();
+        }
+        let mut world = Self { store, directory, server: None };
+        fs::create_dir(world.scripts()).unwrap();
+        for name in ["vif-bridge", "block"] {
+            world.hook(name, CONNECT);
+        }
+        world.start_store();
+        world
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.file("store")
+    }
+
+    pub fn scripts(&self) -> PathBuf {
+        self.file("scripts")
+    }
+
+    pub fn start_store(&mut self) {
+        self.server = Some(self.store.serve(self.socket(), DOMID).unwrap());
+    }
+
+    pub fn stop_store(&mut self) {
+        self.server = None;
+    }
+
+    pub fn kernel(&self) -> Kernel {
+        Kernel::boot(&self.store)
+    }
+}
+
+// The daemon.
+impl World {
+    /// The daemon for this store, in the foreground.
+    pub fn command(&self, options: &[&str]) -> Command {
+        let mut command = Devd::command();
+        command.arg("-F").arg("--xenstore").arg(self.socket());
+        command.arg("--script-dir").arg(self.scripts());
+        command.arg("--log").arg(self.file("devd.log"));
+        command.args(["--log-level", "debug"]).args(options);
+        command
+    }
+
+    /// Starts the daemon, waits until it is ready.
+    #[track_caller]
+    pub fn devd(&self, options: &[&str]) -> Devd {
+        let times = self.logged("ready, ");
+        let mut devd = self.spawn(self.command(options));
+        wait_until("the daemon to be ready", || {
+            assert!(!devd.has_ended(), "{}", self.log());
+            self.logged("ready, ") > times
+        });
+        devd
+    }
+
+    /// Starts the daemon, waits for nothing.
+    pub fn spawn(&self, command: Command) -> Devd {
+        Devd::spawn(command, &self.file("said"))
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.file("devd.log")).unwrap_or_default()
+    }
+
+    /// How many lines of the log have this in them.
+    pub fn logged(&self, text: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(text)).count()
+    }
+
+    #[track_caller]
+    pub fn wait_logged(&self, text: &str) {
+        wait_until(&format!("{text:?} in the log"), || self.logged(text) > 0);
+    }
+}
+
+// Hooks.
+impl World {
+    /// Installs a hook. It notes each of its runs, then does what the script says, which may
+    /// use `call` (see [`stand_in::hook_call`]) and `$DIR`, the world's directory.
+    pub fn hook(&self, name: &str, script: &str) {
+        self.program(&self.scripts().join(name), script);
+    }
+
+    pub fn program(&self, path: &Path, script: &str) {
+        let text = format!(
+            "#!/bin/sh\n\
+             DIR={}\n\
+             echo \"$$ ${{0##*/}} $* $XENBUS_PATH\" >> $DIR/runs\n\
+             call() {{\n\
+                 {}=\"$*\" {} -q --exact --ignored support::stand_in::hook_call >/dev/null\n\
+             }}\n\
+             {script}\n",
+            self.directory.path().display(),
+            stand_in::CALL,
+            std::env::current_exe().unwrap().display(),
+        );
+        // In one step: the daemon may be about to run the old one.
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, path).unwrap();
+    }
+
+    /// A place for hooks to wait in: `read x < $DIR/NAME`, until it is [opened](Self::open).
+    pub fn gate(&self, name: &str) {
+        mkfifo(&self.file(name), Mode::S_IRWXU).unwrap();
+    }
+
+    /// Lets all pass that wait, and all that come while the file lives.
+    pub fn open(&self, gate: &str) -> File {
+        let mut file = File::options().read(true).write(true).open(self.file(gate)).unwrap();
+        // More lines than any test has hooks.
+        file.write_all(&[b'\n'; 1024]).unwrap();
+        file
+    }
+
+    /// The runs of hooks so far: process id, name and arguments, device.
+    pub fn runs(&self) -> Vec<(i32, String, String)> {
+        let text = fs::read_to_string(self.file("runs")).unwrap_or_default();
+        let lines = text.lines().map(|line| {
+            let (pid, rest) = line.split_once(' ').unwrap();
+            let (call, device) = rest.rsplit_once(' ').unwrap();
+            (pid.parse().unwrap(), call.to_owned(), device.to_owned())
+        });
+        lines.collect()
+    }
+
+    /// What the device's hooks were called with, in their order.
+    pub fn calls(&self, device: &Device) -> Vec<String> {
+        let path = device.path();
+        let runs = self.runs().into_iter();
+        runs.filter(|(_, _, of)| *of == path).map(|(_, call, _)| call).collect()
+    }
+
+    /// Waits until the device's hook runs as its `count`-th; returns the process.
+    #[track_caller]
+    pub fn wait_run(&self, device: &Device, count: usize) -> i32 {
+        let path = device.path();
+        wait_for(&format!("run {count} of the hook of {path}"), || {
+            let runs = self.runs().into_iter();
+            runs.filter(|(_, _, of)| *of == path).nth(count - 1).map(|(pid, _, _)| pid)
+        })
+    }
+}
+
+// The toolstack.
+impl World {
+    fn toolstack(&self) -> Client {
+        Client::new(self.store.connect(0).unwrap())
+    }
+
+    /// Makes a device, in one transaction as libxl does.
+    pub fn attach(&self, device: &Device) {
+        self.attach_all(std::slice::from_ref(device));
+    }
+
+    /// Makes many, each in a transaction of its own.
+    pub fn attach_all(&self, devices: &[Device]) {
+        let mut toolstack = self.toolstack();
+        let mine = |owner, reader| {
+            [
+                Permission { domid: owner, access: Access::None },
+                Permission { domid: reader, access: Access::Read },
+            ]
+        };
+        for device in devices {
+            let guest = format!("/local/domain/{}", device.guest);
+            let (backend, frontend) = (device.backend(), device.frontend());
+            toolstack
+                .transaction(|transaction| {
+                    if !transaction.exists(&guest)? {
+                        transaction.mkdir(&guest)?;
+                        transaction.set_permissions(&guest, &mine(0, device.guest))?;
+                    }
+                    transaction.mkdir(&frontend)?;
+                    transaction.set_permissions(&frontend, &mine(device.guest, DOMID))?;
+                    transaction.write(format!("{frontend}/backend"), &backend)?;
+                    transaction.write(format!("{frontend}/state"), device.frontend_state)?;
+                    transaction.mkdir(&backend)?;
+                    transaction.set_permissions(&backend, &mine(DOMID, device.guest))?;
+                    for (node, value) in &device.nodes {
+                        transaction.write(format!("{backend}/{node}"), value)?;
+                    }
+                    Ok(Outcome::Commit(()))
+                })
+                .unwrap();
+        }
+    }
+
+    /// Asks for a device's end, as `xl network-detach` and the like do.
+    pub fn detach(&self, device: &Device) {
+        let backend = device.backend();
+        let mut toolstack = self.toolstack();
+        toolstack
+            .transaction(|transaction| {
+                transaction.write(format!("{backend}/online"), "0")?;
+                transaction.write(format!("{backend}/state"), "5")?;
+                Ok(Outcome::Commit(()))
+            })
+            .unwrap();
+    }
+
+    /// Removes a device's directories without asking anybody.
+    pub fn drop_device(&self, device: &Device) {
+        self.store.rm(device.backend().as_bytes()).unwrap();
+        let _ = self.store.rm(device.frontend().as_bytes());
+    }
+
+    /// The guest is gone: its home is, and the kernel has closed its device.
+    pub fn crash(&self, device: &Device) {
+        self.store.rm(format!("/local/domain/{}", device.guest).as_bytes()).unwrap();
+        self.set(device, "state", "6");
+    }
+
+    pub fn set(&self, device: &Device, node: &str, value: &str) {
+        let path = format!("{}/{node}", device.backend());
+        self.store.write(path.as_bytes(), value.as_bytes()).unwrap();
+    }
+
+    /// The guest gets as far as using the device.
+    pub fn use_device(&self, device: &Device) {
+        self.store.write(format!("{}/state", device.frontend()).as_bytes(), b"3").unwrap();
+    }
+}
+
+// What the store says.
+impl World {
+    /// The value of a node, if there is one.
+    pub fn read(&self, path: &str) -> Option<String> {
+        let value = self.store.read(path.as_bytes()).ok()?;
+        Some(String::from_utf8(value).unwrap())
+    }
+
+    /// The value of a node of the driver domain.
+    pub fn own(&self, path: &str) -> Option<String> {
+        self.read(&format!("{GUEST_HOME}/{path}"))
+    }
+
+    /// The value of a node of a device.
+    pub fn node(&self, device: &Device, node: &str) -> Option<String> {
+        self.read(&format!("{}/{node}", device.backend()))
+    }
+
+    #[track_caller]
+    pub fn wait_node(&self, device: &Device, node: &str, value: &str) {
+        wait_until(&format!("{}/{node} to be {value:?}", device.path()), || {
+            self.node(device, node).as_deref() == Some(value)
+        });
+    }
+
+    /// Waits until the device is connected to its guest.
+    #[track_caller]
+    pub fn wait_connected(&self, device: &Device) {
+        self.wait_node(device, "state", "4");
+    }
+
+    /// Waits until the device is reported as not served; returns why.
+    #[track_caller]
+    pub fn wait_refused(&self, device: &Device) -> String {
+        self.wait_node(device, "hotplug-status", "error");
+        self.node(device, "hotplug-error").expect("a reason")
+    }
+
+    pub fn exists(&self, device: &Device) -> bool {
+        self.read(&device.backend()).is_some()
+    }
+
+    #[track_caller]
+    pub fn wait_gone(&self, device: &Device) {
+        wait_until(&format!("{} to be gone", device.path()), || !self.exists(device));
+    }
+
+    /// Every node below a path, with its value, in a fixed order.
+    pub fn dump(&self, path: &str) -> Vec<(String, String)> {
+        let mut nodes = vec![(path.to_owned(), self.read(path).unwrap_or_default())];
+        let mut names = self.store.directory(path.as_bytes()).unwrap_or_default();
+        names.sort();
+        for name in names {
+            nodes.extend(self.dump(&format!("{path}/{}", name.escape_ascii())));
+        }
+        nodes
+    }
+
+    /// Processes that belong to this world, the daemon among them.
+    pub fn processes(&self) -> Vec<i32> {
+        process::that_know(self.directory.path())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- the log\n{}--- the runs of hooks\n{:#?}", self.log(), self.runs());
+            eprintln!("--- the store");
+            for (path, value) in self.dump("/local/domain") {
+                eprintln!("{path} = {value:?}");
+            }
+        }
+        // Hooks may start others while they are being looked for.
+        while !self.processes().is_empty() {
+            self.processes().into_iter().for_each(process::end);
+        }
+    }
+}
