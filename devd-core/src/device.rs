@@ -77,14 +77,13 @@ pub(crate) struct Device {
     pub(crate) tap: bool,
     /// The hook was told to end because it took too long.
     pub(crate) overdue: bool,
-    /// The device went while its add hook ran, which has less time left therefore.
+    /// The device went while its add hook ran, which has less time left therefore, and whose
+    /// work is not for the device that may be there afterwards.
     pub(crate) hurried: bool,
     /// Nobody knows how the hook ended.
     pub(crate) unsure: bool,
     /// The directory was gone when the removal hook was called for.
     pub(crate) vanished: bool,
-    /// Its hook does not write `hotplug-status`, which therefore says nothing.
-    pub(crate) mute: bool,
     /// The QEMU that served it is no more.
     pub(crate) orphan: bool,
     /// It was reported for not reaching InitWait.
@@ -136,7 +135,6 @@ impl Device {
             hurried: false,
             unsure: false,
             vanished: false,
-            mute: false,
             orphan: false,
             slow: false,
             hotplug: HotplugStatus::Silent,
@@ -162,6 +160,21 @@ impl Device {
     pub(crate) const fn is_being_detached(&self) -> bool {
         matches!(self.phase, Phase::Detaching(Run::Queued | Run::Running | Run::Stopping))
             && self.hook.is_some()
+    }
+
+    /// Is there something that only the removal hook can take away?
+    pub(crate) fn calls_for_removal_hook(&self) -> bool {
+        let has_script = self.hook.as_ref().is_some_and(|facts| facts.script.is_some());
+        has_script && self.touched == Touched::Yes
+    }
+
+    /// Does a hook run that was started with what is known about it?
+    pub(crate) const fn is_hook_running(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Attaching(Run::Running | Run::Stopping)
+                | Phase::Detaching(Run::Running | Run::Stopping)
+        ) && self.hook.is_some()
     }
 
     /// Is it being removed, by its hook, or with its directory? The store is looked at again
@@ -197,7 +210,6 @@ impl Device {
         self.hurried = false;
         self.unsure = false;
         self.vanished = false;
-        self.mute = false;
         self.orphan = false;
         self.slow = false;
         self.hotplug = HotplugStatus::Silent;

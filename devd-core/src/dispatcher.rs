@@ -74,7 +74,7 @@ pub struct Dispatcher {
     pub(crate) registry: Registry,
     timers: Timers,
     actions: VecDeque<Action>,
-    /// Devices whose hooks wait for others to end. One may have changed its mind since.
+    /// Devices whose hooks wait for others to end.
     queue: VecDeque<u32>,
     /// Hooks that run.
     running: usize,
@@ -170,7 +170,7 @@ impl Dispatcher {
         if look == Look::Void {
             return self.look(index);
         }
-        if seen.want.contains(Want::HOOK) && seen.state.is_some() {
+        if seen.want.contains(Want::HOOK) && seen.state.is_some() && !device.is_hook_running() {
             device.hook = Some(HookFacts::of(seen));
         }
         if seen.want.contains(Want::HOTPLUG) {
@@ -418,12 +418,21 @@ impl Dispatcher {
         self.clear_timer(Owner::Device(index));
         let device = self.registry.device_mut(index);
         device.tap = false;
+        device.hurried = false;
+        device.unsure = false;
         device.phase = match verb {
             Verb::Add => Phase::Attaching(Run::Queued),
             Verb::Remove => Phase::Detaching(Run::Queued),
         };
         self.queue.push_back(index);
         self.start_hooks(now);
+    }
+
+    /// The hook that the device waits for is not called for any more.
+    pub(crate) fn unqueue(&mut self, index: u32) {
+        if self.registry.device(index).phase == Phase::Attaching(Run::Queued) {
+            self.queue.retain(|queued| *queued != index);
+        }
     }
 
     fn start_hooks(&mut self, now: Time) {

@@ -2,7 +2,7 @@
 //!
 //! `docs/design.md` has the same as a table.
 
-use crate::device::{Device, Touched};
+use crate::device::{Device, Look, Touched};
 use crate::dispatcher::Dispatcher;
 use crate::timer::Owner;
 use crate::{
@@ -46,9 +46,10 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
         None => return Want::STATE,
     };
     match state {
-        State::Closed if first_look => Want::STATE | Want::ONLINE | hook,
+        // A removal hook may be called for.
+        State::Closed if device.touched != Touched::No => Want::STATE | Want::ONLINE | hook,
         State::Closed => Want::STATE | Want::ONLINE,
-        State::Closing if first_look => Want::STATE | hook,
+        State::Closing if device.touched != Touched::No => Want::STATE | hook,
         State::Closing => Want::STATE,
         State::Unknown | State::Initialising => match device.phase {
             Phase::Attached | Phase::Attaching(Run::Ended) if device.has_hook() => {
@@ -58,7 +59,9 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
         },
         State::InitWait | State::Initialised => match device.phase {
             // What it says about its hook may have been put right.
-            Phase::Waiting | Phase::Failed(_) if device.has_hook() => {
+            Phase::Waiting | Phase::Attaching(Run::Queued) | Phase::Failed(_)
+                if device.has_hook() =>
+            {
                 Want::STATE | Want::HOTPLUG | Want::HOOK
             }
             _ if device.has_hook() => Want::STATE | Want::HOTPLUG | hook,
@@ -101,9 +104,13 @@ pub(crate) fn sight(device: &Device, seen: &Observation<'_>) -> Result<Sight, Wa
 impl Dispatcher {
     pub(crate) fn seen(&mut self, index: u32, sight: Sight, now: Time) {
         self.learn(index, sight);
-        let phase = self.registry.device(index).phase;
+        let Device { phase, touched, hurried, .. } = *self.registry.device(index);
         match (phase, sight) {
             (Phase::Waiting, Sight::Gone) => self.leave(index, true, now),
+            // What an earlier try has left behind is not this one's.
+            (Phase::Waiting, Sight::Early) if touched == Touched::Yes => {
+                self.replace(index, sight, now);
+            }
             (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),
             (Phase::Waiting, Sight::Closing) => self.close_orphan(index),
             (Phase::Waiting, Sight::Reopening) => {}
@@ -112,11 +119,19 @@ impl Dispatcher {
             // It has not run, and an earlier try may have.
             (Phase::Attaching(Run::Queued), Sight::Gone) => self.leave(index, true, now),
             (Phase::Attaching(Run::Queued), Sight::Closed) => self.leave(index, false, now),
-            (Phase::Attaching(Run::Running), Sight::Gone | Sight::Closed) => self.hurry(index, now),
-            (Phase::Attaching(Run::Stopping), Sight::Gone | Sight::Closed) => {}
+            (Phase::Attaching(Run::Queued), Sight::Early) => self.replace(index, sight, now),
+            // No hook is run so early: this is not the device that it runs for.
+            (
+                Phase::Attaching(Run::Running | Run::Stopping),
+                Sight::Gone | Sight::Early | Sight::Closed,
+            ) => self.hurry(index, now),
             (Phase::Attaching(Run::Ended), Sight::Gone) => self.leave(index, true, now),
             (Phase::Attaching(Run::Ended), Sight::Closed) => self.leave(index, false, now),
-            (Phase::Attaching(Run::Ended), Sight::Early) => self.begin_anew(index, sight, now),
+            (Phase::Attaching(Run::Ended), Sight::Early) => self.replace(index, sight, now),
+            (
+                Phase::Attaching(Run::Ended),
+                Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
+            ) if hurried => self.replace(index, sight, now),
             (Phase::Attaching(Run::Ended), Sight::Ready { hotplug, .. }) => {
                 self.judge(index, hotplug, now);
             }
@@ -126,7 +141,7 @@ impl Dispatcher {
             }
             (
                 Phase::Attaching(Run::Queued | Run::Running | Run::Stopping),
-                Sight::Early | Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
+                Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
             ) => {}
 
             (Phase::Starting, Sight::Gone) => self.leave(index, true, now),
@@ -135,17 +150,15 @@ impl Dispatcher {
             (Phase::Starting, Sight::Closed) => self.leave(index, false, now),
 
             (Phase::Attached, Sight::Gone) => self.leave(index, true, now),
-            (Phase::Attached, Sight::Early) => {
-                if self.is_replaced(index, sight) {
-                    self.begin_anew(index, sight, now);
-                }
+            (Phase::Attached, Sight::Early | Sight::Ready { .. })
+                if self.is_replaced(index, sight) =>
+            {
+                self.replace(index, sight, now);
             }
-            (Phase::Attached, Sight::Ready { .. }) => {
-                if self.is_replaced(index, sight) {
-                    self.begin_anew(index, sight, now);
-                }
-            }
-            (Phase::Attached, Sight::Closing | Sight::Reopening) => {}
+            (
+                Phase::Attached,
+                Sight::Early | Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
+            ) => {}
             (Phase::Attached, Sight::Closed) => self.leave(index, false, now),
 
             (Phase::Detaching(Run::Ended), Sight::Gone) => self.forget(index, now),
@@ -168,7 +181,9 @@ impl Dispatcher {
             (Phase::Removing, _) => {}
 
             (Phase::Failed(_), Sight::Gone) => self.leave(index, true, now),
-            (Phase::Failed(_), Sight::Early) => self.begin_anew(index, sight, now),
+            // It has always been so early: its QEMU has not come.
+            (Phase::Failed(Reason::Service(_)), Sight::Early) => {}
+            (Phase::Failed(_), Sight::Early) => self.replace(index, sight, now),
             (Phase::Failed(reason), Sight::Ready { hotplug, .. }) => match reason {
                 Reason::NoScript | Reason::NoType | Reason::Hook(HookFailure::BadName) => {
                     self.begin(index, sight, now);
@@ -232,11 +247,13 @@ impl Dispatcher {
         let has_script = facts.is_some_and(|facts| facts.script.is_some());
         let has_type = facts.is_some_and(|facts| facts.has_type);
         if hotplug == HotplugStatus::Connected {
+            device.touched = Touched::Yes;
             self.attached(index, Notice::Adopted);
         } else if connected && !network {
             // blkback could not have connected without what a hook has told it.
-            device.mute = true;
             device.touched = Touched::Yes;
+            let key = device.key;
+            self.act(Action::MarkConnected(key));
             self.attached(index, Notice::Adopted);
         } else if !has_script {
             self.fail(index, Reason::NoScript, now);
@@ -251,29 +268,49 @@ impl Dispatcher {
         }
     }
 
-    /// A device is there with the numbers of the one that was.
+    /// A device is there with the numbers of the one that was. What the hook of that one has
+    /// put in place is taken away first.
+    fn replace(&mut self, index: u32, sight: Sight, now: Time) {
+        let device = self.registry.device_mut(index);
+        if !device.calls_for_removal_hook() {
+            self.unqueue(index);
+            return self.begin_anew(index, sight, now);
+        }
+        if device.look == Look::Idle {
+            device.look = Look::Deferred;
+        }
+        self.leave(index, true, now);
+    }
+
+    /// A device is there with the numbers of the one that was, of which nothing is left.
     fn begin_anew(&mut self, index: u32, sight: Sight, now: Time) {
         self.clear_timer(Owner::Device(index));
         self.report(index, Notice::Replaced);
-        self.registry.device_mut(index).renew();
-        self.release_service(index, now);
+        let device = self.registry.device_mut(index);
+        let key = device.key;
+        device.renew();
         match sight {
-            // What its hook needs must be read again.
-            Sight::Ready { .. } => self.look(index),
+            Sight::Ready { hotplug, .. } => {
+                // If somebody has spoken already, it was the other one's hook.
+                if device.has_hook() && hotplug != HotplugStatus::Silent {
+                    self.act(Action::Reset(key));
+                }
+                // What its hook needs must be read again.
+                self.look(index);
+            }
             Sight::Early => self.begin(index, sight, now),
             Sight::Gone | Sight::Closing | Sight::Reopening | Sight::Closed => {}
         }
+        self.release_service(index, now);
     }
 
     /// Does a served device look as if it had never been?
     fn is_replaced(&self, index: u32, sight: Sight) -> bool {
         let device = self.registry.device(index);
         match sight {
-            Sight::Early => {
-                device.has_hook() && (device.mute || device.hotplug == HotplugStatus::Silent)
-            }
+            Sight::Early => device.has_hook() && device.hotplug == HotplugStatus::Silent,
             Sight::Ready { connected, hotplug } => {
-                device.has_hook() && !connected && !device.mute && hotplug == HotplugStatus::Silent
+                device.has_hook() && !connected && hotplug == HotplugStatus::Silent
             }
             Sight::Gone | Sight::Closing | Sight::Reopening | Sight::Closed => false,
         }
@@ -319,7 +356,6 @@ impl Dispatcher {
                 if device.unsure || device.key.kind.server() == Server::NetworkHook {
                     return self.fail(index, Reason::Hook(HookFailure::Silent), now);
                 }
-                device.mute = true;
                 let key = device.key;
                 self.act(Action::MarkConnected(key));
                 self.attached(index, Notice::Attached);
@@ -330,8 +366,8 @@ impl Dispatcher {
     /// The device goes while its add hook runs: the hook may finish, but not for long.
     fn hurry(&mut self, index: u32, now: Time) {
         let device = self.registry.device_mut(index);
-        if !device.hurried {
-            device.hurried = true;
+        let hurried = core::mem::replace(&mut device.hurried, true);
+        if !hurried && device.phase == Phase::Attaching(Run::Running) {
             self.set_timer(Owner::Device(index), now, self.settings.hurry);
         }
     }
@@ -339,15 +375,16 @@ impl Dispatcher {
     /// The device is to be taken away: its directory is closed for good, or has `vanished`.
     fn leave(&mut self, index: u32, vanished: bool, now: Time) {
         self.clear_timer(Owner::Device(index));
+        self.unqueue(index);
         let device = self.registry.device_mut(index);
         let unseen = device.touched == Touched::Unknown;
+        let call_hook = device.calls_for_removal_hook();
         device.vanished = vanished;
         device.closed_at = device.closed_at.or(Some(now));
-        let has_script = device.hook.as_ref().is_some_and(|facts| facts.script.is_some());
         if !unseen {
             self.report(index, Notice::Closed);
         }
-        if has_script && self.registry.device(index).touched == Touched::Yes {
+        if call_hook {
             self.queue_hook(index, Verb::Remove, now);
         } else {
             self.detached(index, now);
@@ -402,20 +439,20 @@ impl Dispatcher {
     pub(crate) fn hook_ended(&mut self, index: u32, end: HookEnd, now: Time) {
         let device = self.registry.device_mut(index);
         let more = !device.tap && device.hook.as_ref().is_some_and(|facts| facts.ioemu);
+        device.unsure |= end == HookEnd::Unknown;
         match (device.phase, end) {
-            (Phase::Attaching(Run::Running), HookEnd::Success) if more => {
+            // However it ended, what it did was not for the device that may be there now.
+            (Phase::Attaching(Run::Running | Run::Stopping), _) if device.hurried => {
+                self.add_hook_ended(index, now);
+            }
+            (Phase::Attaching(Run::Running), HookEnd::Success | HookEnd::Unknown) if more => {
                 device.tap = true;
                 self.run_hook(index, now);
             }
             (
                 Phase::Attaching(Run::Running | Run::Stopping),
                 HookEnd::Success | HookEnd::Unknown,
-            ) => {
-                device.unsure = end == HookEnd::Unknown;
-                device.phase = Phase::Attaching(Run::Ended);
-                self.release_hook(index, now);
-                self.look(index);
-            }
+            ) => self.add_hook_ended(index, now),
             (Phase::Attaching(Run::Running), HookEnd::Failure(failure)) => {
                 self.release_hook(index, now);
                 self.fail(index, Reason::Hook(failure), now);
@@ -454,6 +491,13 @@ impl Dispatcher {
                 _,
             ) => {}
         }
+    }
+
+    /// What it led to is in the store.
+    fn add_hook_ended(&mut self, index: u32, now: Time) {
+        self.registry.device_mut(index).phase = Phase::Attaching(Run::Ended);
+        self.release_hook(index, now);
+        self.look(index);
     }
 
     fn removal_hook_ended(&mut self, index: u32, now: Time) {
