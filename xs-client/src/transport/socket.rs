@@ -4,12 +4,19 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
+    AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket,
+    sockopt,
 };
+use nix::sys::time::TimeVal;
 
 use super::{Transport, closed};
 use crate::Quirks;
+
+/// How long a daemon may take to accept. It has to be waited for: oxenstored lets one
+/// connection at a time wait in line. But a daemon that hangs is an error to try again.
+const CONNECT_TIMEOUT: TimeVal = TimeVal::new(5, 0);
 
 /// A connection to a unix socket.
 #[derive(Debug)]
@@ -59,11 +66,12 @@ impl Transport for Socket {
 
     fn reopen(&mut self) -> io::Result<()> {
         self.fd = None;
-        // Non-blocking before it connects: a daemon that hangs, with its backlog full, is an
-        // error to try again, not a place to hang too.
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // Of a unix socket this limits connect(2) too.
+        setsockopt(&fd, sockopt::SendTimeout, &CONNECT_TIMEOUT)?;
         connect(fd.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         self.fd = Some(fd);
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 pub mod device;
 pub mod server;
+pub mod site;
 pub mod store;
 
 use xs_proto::{Frame, Header, MessageType, WatchEvent};
