@@ -162,6 +162,12 @@ impl Device {
             && self.hook.is_some()
     }
 
+    /// Is its hook to be run once more, for the emulated interface?
+    pub(crate) fn has_second_pass(&self) -> bool {
+        let second = |facts: &HookFacts| facts.ioemu && facts.script.is_some();
+        !self.tap && self.hook.as_ref().is_some_and(second)
+    }
+
     /// Is there something that only the removal hook can take away?
     pub(crate) fn calls_for_removal_hook(&self) -> bool {
         let has_script = self.hook.as_ref().is_some_and(|facts| facts.script.is_some());

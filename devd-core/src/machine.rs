@@ -32,12 +32,16 @@ pub(crate) enum Sight {
 /// Which facts decide what is to be done with a device in this phase, if its state is this.
 /// `None`: the state is not known yet; the answer is what to begin with.
 pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
+    let first_look = device.touched == Touched::Unknown;
+    let served_by_qemu = device.key.kind.server() == Server::Qemu;
     let hook = if device.has_hook() && device.hook.is_none() {
         Want::HOTPLUG | Want::HOOK
+    } else if served_by_qemu && first_look {
+        // An earlier daemon may have said there that it is lost.
+        Want::HOTPLUG
     } else {
         Want::STATE
     };
-    let first_look = device.touched == Touched::Unknown;
     let state = match state {
         Some(state) => state,
         // Most probably the backend has taken it up since the last look.
@@ -49,6 +53,7 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
         // A removal hook may be called for.
         State::Closed if device.touched != Touched::No => Want::STATE | Want::ONLINE | hook,
         State::Closed => Want::STATE | Want::ONLINE,
+        State::Closing if served_by_qemu => Want::STATE | Want::HOTPLUG,
         State::Closing if device.touched != Touched::No => Want::STATE | hook,
         State::Closing => Want::STATE,
         State::Unknown | State::Initialising => match device.phase {
@@ -70,7 +75,7 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
         State::Connected | State::Reconfiguring | State::Reconfigured => match device.phase {
             Phase::Attached => Want::STATE | hook,
             _ if device.has_hook() => Want::STATE | Want::HOTPLUG | hook,
-            _ => Want::STATE,
+            _ => Want::STATE | hook,
         },
     }
 }
@@ -104,7 +109,8 @@ pub(crate) fn sight(device: &Device, seen: &Observation<'_>) -> Result<Sight, Wa
 impl Dispatcher {
     pub(crate) fn seen(&mut self, index: u32, sight: Sight, now: Time) {
         self.learn(index, sight);
-        let Device { phase, touched, hurried, .. } = *self.registry.device(index);
+        let Device { key, phase, touched, hurried, .. } = *self.registry.device(index);
+        let server = key.kind.server();
         match (phase, sight) {
             (Phase::Waiting, Sight::Gone) => self.leave(index, true, now),
             // What an earlier try has left behind is not this one's.
@@ -112,8 +118,13 @@ impl Dispatcher {
                 self.replace(index, sight, now);
             }
             (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),
-            (Phase::Waiting, Sight::Closing) => self.close_orphan(index),
-            (Phase::Waiting, Sight::Reopening) => {}
+            (Phase::Waiting, Sight::Closing) => self.see_to_close(index, now),
+            // Only the QEMU that has closed it will open it again.
+            (Phase::Waiting, Sight::Reopening) => {
+                if server == Server::Qemu {
+                    self.adopt_served(index, true, now);
+                }
+            }
             (Phase::Waiting, Sight::Closed) => self.leave(index, false, now),
 
             // It has not run, and an earlier try may have.
@@ -146,7 +157,7 @@ impl Dispatcher {
 
             (Phase::Starting, Sight::Gone) => self.leave(index, true, now),
             (Phase::Starting, Sight::Early | Sight::Ready { .. } | Sight::Reopening) => {}
-            (Phase::Starting, Sight::Closing) => self.close_orphan(index),
+            (Phase::Starting, Sight::Closing) => self.see_to_close(index, now),
             (Phase::Starting, Sight::Closed) => self.leave(index, false, now),
 
             (Phase::Attached, Sight::Gone) => self.leave(index, true, now),
@@ -155,10 +166,8 @@ impl Dispatcher {
             {
                 self.replace(index, sight, now);
             }
-            (
-                Phase::Attached,
-                Sight::Early | Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
-            ) => {}
+            (Phase::Attached, Sight::Early | Sight::Ready { .. } | Sight::Reopening) => {}
+            (Phase::Attached, Sight::Closing) => self.see_to_close(index, now),
             (Phase::Attached, Sight::Closed) => self.leave(index, false, now),
 
             (Phase::Detaching(Run::Ended), Sight::Gone) => self.forget(index, now),
@@ -193,7 +202,7 @@ impl Dispatcher {
                 }
                 Reason::Hook(_) | Reason::Service(_) | Reason::Lost => {}
             },
-            (Phase::Failed(_), Sight::Closing) => self.close_orphan(index),
+            (Phase::Failed(_), Sight::Closing) => self.see_to_close(index, now),
             (Phase::Failed(_), Sight::Reopening) => {}
             (Phase::Failed(_), Sight::Closed) => self.leave(index, false, now),
         }
@@ -380,7 +389,9 @@ impl Dispatcher {
         let unseen = device.touched == Touched::Unknown;
         let call_hook = device.calls_for_removal_hook();
         device.vanished = vanished;
-        device.closed_at = device.closed_at.or(Some(now));
+        if !vanished {
+            device.closed_at.get_or_insert(now);
+        }
         if !unseen {
             self.report(index, Notice::Closed);
         }
@@ -438,7 +449,7 @@ impl Dispatcher {
 impl Dispatcher {
     pub(crate) fn hook_ended(&mut self, index: u32, end: HookEnd, now: Time) {
         let device = self.registry.device_mut(index);
-        let more = !device.tap && device.hook.as_ref().is_some_and(|facts| facts.ioemu);
+        let more = device.has_second_pass();
         device.unsure |= end == HookEnd::Unknown;
         match (device.phase, end) {
             // However it ended, what it did was not for the device that may be there now.
@@ -523,7 +534,7 @@ impl Dispatcher {
         let key = device.key;
         match device.phase {
             Phase::Waiting => {
-                if !device.slow {
+                if !device.slow && device.has_hook() && device.touched != Touched::Unknown {
                     device.slow = true;
                     self.report(index, Notice::Slow);
                 }
@@ -568,14 +579,9 @@ impl Dispatcher {
     /// A device that a QEMU has taken up: served, if that QEMU still runs.
     fn adopt_served(&mut self, index: u32, connected: bool, now: Time) {
         let device = self.registry.device(index);
-        let (key, orphan) = (device.key, device.orphan);
-        let lost = match self.registry.guest(device.guest).service {
-            ServiceState::Unknown | ServiceState::Finding | ServiceState::Running => false,
-            // One that came since may have been taken up by the new QEMU already.
-            ServiceState::Starting => orphan,
-            ServiceState::Absent | ServiceState::Stopping | ServiceState::BackingOff => true,
-        };
-        if lost && connected {
+        let (key, marked) = (device.key, device.hotplug == HotplugStatus::Refused);
+        let lost = self.is_orphaned(index);
+        if connected && (lost || marked) {
             return self.fail(index, Reason::Lost, now);
         }
         if lost {
@@ -586,31 +592,51 @@ impl Dispatcher {
         self.want_service(index, now);
     }
 
+    /// Is the QEMU that has taken this device up no more?
+    fn is_orphaned(&self, index: u32) -> bool {
+        let device = self.registry.device(index);
+        match self.registry.guest(device.guest).service {
+            // One that is being ended serves until then; what it has left is judged afterwards.
+            ServiceState::Unknown
+            | ServiceState::Finding
+            | ServiceState::Running
+            | ServiceState::Stopping => false,
+            // One that came since may have been taken up by the new QEMU already.
+            ServiceState::Starting => device.orphan,
+            ServiceState::Absent | ServiceState::BackingOff => true,
+        }
+    }
+
     /// The device needs its guest's QEMU.
     fn want_service(&mut self, index: u32, now: Time) {
         let guest = self.registry.device(index).guest;
         if self.registry.guest(guest).service == ServiceState::Running {
             return self.attached(index, Notice::Attached);
         }
-        self.registry.device_mut(index).phase = Phase::Starting;
+        let device = self.registry.device_mut(index);
+        device.phase = Phase::Starting;
+        device.orphan = false;
         self.reconcile_service(guest, now);
     }
 
-    /// A device that QEMU serves wants to close, and there is no QEMU to do it.
-    fn close_orphan(&mut self, index: u32) {
+    /// A device that QEMU serves wants to close. That is for its QEMU to do, if it has one.
+    fn see_to_close(&mut self, index: u32, now: Time) {
         let device = self.registry.device(index);
-        let (key, guest) = (device.key, device.guest);
+        let (key, guest, phase) = (device.key, device.guest, device.phase);
         if key.kind.server() != Server::Qemu {
             return;
         }
-        match self.registry.guest(guest).service {
-            ServiceState::Unknown => {
-                self.registry.device_mut(index).phase = Phase::Starting;
-                self.find_service(guest);
-            }
-            state if state.is_down() => self.act(Action::Close(key)),
-            _ => {}
+        // QEMU says `connected` of what it takes up, and the daemon `error` of what is lost.
+        let taken_up = device.hotplug == HotplugStatus::Connected;
+        let lost = phase == Phase::Failed(Reason::Lost) || self.is_orphaned(index);
+        if !taken_up || lost {
+            self.act(Action::Close(key));
+        } else if self.registry.guest(guest).service != ServiceState::Running {
+            self.registry.device_mut(index).phase = Phase::Starting;
+        } else if phase != Phase::Attached {
+            self.attached(index, Notice::Adopted);
         }
+        self.reconcile_service(guest, now);
     }
 
     /// The device does not need its guest's QEMU any more.

@@ -26,16 +26,6 @@ pub enum ServiceState {
     BackingOff,
 }
 
-impl ServiceState {
-    /// Is there, for certain, no QEMU that serves the devices that were there before?
-    pub(crate) const fn is_down(self) -> bool {
-        match self {
-            Self::Absent | Self::Starting | Self::Stopping | Self::BackingOff => true,
-            Self::Unknown | Self::Finding | Self::Running => false,
-        }
-    }
-}
-
 /// What happened to a guest's QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceEvent {
@@ -66,7 +56,8 @@ impl Dispatcher {
                 self.service_ready(guest, Notice::Attached, now);
             }
             // What its devices are now tells whether they have lost one or never had one.
-            (ServiceState::Finding, ServiceEvent::Absent) => {
+            (ServiceState::Finding, ServiceEvent::Absent)
+            | (ServiceState::Stopping, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
                 self.registry.guest_mut(guest).service = ServiceState::Absent;
                 self.look_again(guest, |device| device.phase == Phase::Starting);
                 self.reconcile_service(guest, now);
@@ -80,10 +71,6 @@ impl Dispatcher {
             (ServiceState::Running, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
                 self.service_lost(guest, now);
             }
-            (ServiceState::Stopping, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
-                self.registry.guest_mut(guest).service = ServiceState::Absent;
-                self.reconcile_service(guest, now);
-            }
             (ServiceState::Running | ServiceState::Stopping, ServiceEvent::Ready) => {}
             // Not a QEMU that this guest is known to have.
             (ServiceState::Unknown | ServiceState::Absent | ServiceState::BackingOff, _) => {}
@@ -94,12 +81,20 @@ impl Dispatcher {
     pub(crate) fn reconcile_service(&mut self, guest: u32, now: Time) {
         let any = |which: fn(&Device) -> bool| self.devices_in(guest, which).next().is_some();
         let needed = any(|device| matches!(device.phase, Phase::Starting | Phase::Attached));
-        // A look at one that waits will tell what it needs, and what it has lost.
-        let undecided = any(|device| device.phase == Phase::Waiting && device.look != Look::Idle);
+        // A look at one that waits, now or when the store refuses it no more, will tell what
+        // it needs, and what it has lost.
+        let undecided = any(|device| {
+            device.phase == Phase::Waiting && (device.look != Look::Idle || device.timer.is_some())
+        });
+        // A new QEMU would take up a share that is on its way out.
+        let leaving = any(|device| {
+            let out = matches!(device.phase, Phase::Waiting | Phase::Lingering | Phase::Removing);
+            device.key.kind == Kind::P9 && out
+        });
         let domid = self.registry.guest(guest).domid;
         match self.registry.guest(guest).service {
             ServiceState::Unknown if needed => self.find_service(guest),
-            ServiceState::Absent if needed && !undecided && !self.is_closing() => {
+            ServiceState::Absent if needed && !undecided && !leaving && !self.is_closing() => {
                 self.registry.guest_mut(guest).service = ServiceState::Starting;
                 match self.hindrance(guest) {
                     Some(failure) => self.service_failed(guest, failure, now),
