@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use devd_core::{BackendPath, DeviceKey, Domid, Leaf, Verb};
 use nix::unistd::Pid;
 
+/// Where programs look for the store if this is set.
+const STORE: &str = "XENSTORED_PATH";
+
 /// A hook that goes on without the daemon that started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Orphan {
@@ -26,10 +29,12 @@ pub(crate) struct Orphans {
     pub(crate) qemus: Vec<(Domid, Pid)>,
 }
 
-/// Looks through all processes. `xenstore` is the path that hooks of ours would have in their
+/// Looks through all processes. `xenstore` is the path that those of ours would have in their
 /// environment: those of another store are not ours.
 pub(crate) fn find(xenstore: Option<&Path>) -> Orphans {
     let mut found = Orphans::default();
+    let inherited = std::env::var_os(STORE);
+    let store = xenstore.or(inherited.as_deref().map(Path::new));
     let Ok(processes) = fs::read_dir("/proc") else {
         log::warn!("cannot read /proc: what an earlier daemon left running is not found");
         return found;
@@ -40,9 +45,13 @@ pub(crate) fn find(xenstore: Option<&Path>) -> Orphans {
             continue;
         };
         let directory = process.path();
+        let Some(environment) = Environment::of(&directory) else { continue };
+        if environment.variable(STORE.as_bytes()).map(OsStr::from_bytes).map(Path::new) != store {
+            continue;
+        }
         if let Some(domid) = qemu_of(&directory) {
             found.qemus.push((domid, Pid::from_raw(pid)));
-        } else if let Some(hook) = hook_of(&directory, pid, xenstore)
+        } else if let Some(hook) = hook_of(&directory, pid, &environment)
             && !has_parent(&directory, own.as_ref())
         {
             found.hooks.push(hook);
@@ -69,19 +78,10 @@ fn qemu_of(directory: &Path) -> Option<Domid> {
 
 /// The hook that this process is, if it is one: the leader of its group, with a device's
 /// directory in its environment and what it does among its last arguments.
-fn hook_of(directory: &Path, pid: i32, xenstore: Option<&Path>) -> Option<Orphan> {
-    let environment = fs::read(directory.join("environ")).ok()?;
-    let variable = |name: &[u8]| {
-        let mut pairs = environment.split(|byte| *byte == 0);
-        pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
-    };
-    let BackendPath::Device(key, Leaf::Directory) = BackendPath::parse(variable(b"XENBUS_PATH")?)
-    else {
-        return None;
-    };
-    let store = variable(b"XENSTORED_PATH").map(|path| Path::new(OsStr::from_bytes(path)));
-    let inherited = std::env::var_os("XENSTORED_PATH");
-    if store != xenstore.or(inherited.as_deref().map(Path::new)) || stat(directory, 5)? != pid {
+fn hook_of(directory: &Path, pid: i32, environment: &Environment) -> Option<Orphan> {
+    let path = BackendPath::parse(environment.variable(b"XENBUS_PATH")?);
+    let BackendPath::Device(key, Leaf::Directory) = path else { return None };
+    if stat(directory, 5)? != pid {
         return None;
     }
     let command = fs::read(directory.join("cmdline")).ok()?;
@@ -95,6 +95,21 @@ fn hook_of(directory: &Path, pid: i32, xenstore: Option<&Path>) -> Option<Orphan
         _ => return None,
     };
     Some(Orphan { pid: Pid::from_raw(pid), key, verb, tap })
+}
+
+/// What a process was started with.
+struct Environment(Vec<u8>);
+
+impl Environment {
+    /// `None`: the process has gone, or is not ours to look at.
+    fn of(directory: &Path) -> Option<Self> {
+        fs::read(directory.join("environ")).ok().map(Self)
+    }
+
+    fn variable(&self, name: &[u8]) -> Option<&[u8]> {
+        let mut pairs = self.0.split(|byte| *byte == 0);
+        pairs.find_map(|pair| pair.strip_prefix(name)?.strip_prefix(b"="))
+    }
 }
 
 /// Is the process's parent this program, that is, another daemon that lives?
