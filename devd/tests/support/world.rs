@@ -6,11 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+use std::time::SystemTime;
 
+use humantime::parse_rfc3339;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
-use xs_client::embedded::{Server, Store};
+use xs_client::embedded::{Options, Quota, Server, Store};
 use xs_client::{Client, Outcome};
 use xs_proto::{Access, Permission};
 
@@ -33,7 +35,12 @@ pub struct World {
 impl World {
     /// A driver domain whose config has `driver_domain=1`, and hooks that do well.
     pub fn new() -> Self {
-        let world = Self::without_driver_domain();
+        Self::with_quota(Quota::default())
+    }
+
+    /// The same with other limits of the store.
+    pub fn with_quota(quota: Quota) -> Self {
+        let world = Self::laid_out(quota);
         for node in ["libxl", "device-model"] {
             let path = format!("{GUEST_HOME}/{node}");
             world.store.mkdir(path.as_bytes()).unwrap();
@@ -44,7 +51,11 @@ impl World {
 
     /// One whose config lacks that.
     pub fn without_driver_domain() -> Self {
-        let store = Store::new();
+        Self::laid_out(Quota::default())
+    }
+
+    fn laid_out(quota: Quota) -> Self {
+        let store = Store::with_options(&Options { quota, ..Options::default() });
         let directory = tempfile::tempdir().unwrap();
         let home = |node: &str| format!("{GUEST_HOME}{node}").into_bytes();
         store.write(&home("/domid"), b"7").unwrap();
@@ -127,6 +138,13 @@ impl World {
         self.log().lines().filter(|line| line.contains(text)).count()
     }
 
+    /// When the lines of the log with this in them were written.
+    pub fn log_times(&self, text: &str) -> Vec<SystemTime> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(|line| parse_rfc3339(line.split(' ').next().unwrap()).unwrap()).collect()
+    }
+
     #[track_caller]
     pub fn wait_logged(&self, text: &str) {
         wait_until(&format!("{text:?} in the log"), || self.logged(text) > 0);
@@ -200,6 +218,32 @@ impl World {
             let runs = self.runs().into_iter();
             runs.filter(|(_, _, of)| *of == path).nth(count - 1).map(|(pid, _, _)| pid)
         })
+    }
+}
+
+// QEMU.
+impl World {
+    /// Installs the QEMU of the tests; returns its path.
+    pub fn qemu(&self) -> String {
+        let this = std::env::current_exe().unwrap();
+        let this = this.display();
+        self.qemu_that(&format!(
+            "exec {this} -q --exact --ignored support::stand_in::qemu -- \"$@\" >/dev/null"
+        ))
+    }
+
+    /// Installs a QEMU that does what the script says; returns its path.
+    pub fn qemu_that(&self, script: &str) -> String {
+        let path = self.file("qemu");
+        self.program(&path, script);
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// The QEMUs that were started for a guest.
+    pub fn qemus(&self, guest: u16) -> Vec<i32> {
+        let begin = format!("qemu -xen-domid {guest} ");
+        let runs = self.runs().into_iter();
+        runs.filter(|(_, call, _)| call.starts_with(&begin)).map(|(pid, _, _)| pid).collect()
     }
 }
 
@@ -285,6 +329,15 @@ impl World {
 
 // What the store says.
 impl World {
+    /// Waits until the daemon has dealt with all that happened so far: a device that is there
+    /// only to go comes after it.
+    #[track_caller]
+    pub fn wait_settled(&self) {
+        let last = Device::plain("vkbd", 999, 0).with("online", "0").with("state", "6");
+        self.attach(&last);
+        self.wait_gone(&last);
+    }
+
     /// The value of a node, if there is one.
     pub fn read(&self, path: &str) -> Option<String> {
         let value = self.store.read(path.as_bytes()).ok()?;

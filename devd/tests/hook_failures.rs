@@ -1,0 +1,177 @@
+//! Hooks that fail, hang, or are too many.
+
+mod support;
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use support::{Device, World, process, wait_until};
+
+#[test]
+fn a_hook_that_fails_is_reported_and_tried_again_until_it_does_well() {
+    let world = World::new();
+    let broken = world.file("broken");
+    fs::write(&broken, "").unwrap();
+    world.hook("vif-bridge", "[ -e $DIR/broken ] && exit 3; call connect");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+
+    let reason = world.wait_refused(&device);
+    assert!(reason.contains("vif-bridge failed with exit code 3"), "{reason}");
+    world.wait_run(&device, 3);
+    let failed = "not served: /etc/xen/scripts/vif-bridge failed with exit code 3";
+    wait_until("the third failure in the log", || world.logged(failed) == 3);
+    assert_eq!(world.node(&device, "state").as_deref(), Some("2"), "netback waits");
+    // Each wait is longer than the one before.
+    let times = world.log_times(failed);
+    let gap = |from: SystemTime, to: SystemTime| to.duration_since(from).unwrap_or_default();
+    assert!(gap(times[0], times[1]) >= Duration::from_millis(990), "{times:?}");
+    assert!(gap(times[1], times[2]) >= Duration::from_millis(1990), "{times:?}");
+
+    fs::remove_file(broken).unwrap();
+    world.wait_connected(&device);
+    assert_eq!(world.node(&device, "hotplug-error"), None);
+}
+
+#[test]
+fn what_the_hook_itself_says_is_left_to_stand() {
+    let world = World::new();
+    world.hook(
+        "vif-bridge",
+        "call write hotplug-error 'no bridge xenbr0'; call write hotplug-status error; exit 1",
+    );
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_logged("no bridge xenbr0");
+    assert_eq!(world.wait_refused(&device), "no bridge xenbr0");
+}
+
+#[test]
+fn a_network_hook_that_ends_well_without_a_word_has_failed() {
+    let world = World::new();
+    world.hook("vif-bridge", "exit 0");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    let reason = world.wait_refused(&device);
+    assert!(reason.contains("without setting hotplug-status"), "{reason}");
+}
+
+#[test]
+fn a_failed_device_can_be_detached() {
+    let world = World::new();
+    world.hook("vif-bridge", "[ $1 = offline ] || exit 1");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_refused(&device);
+    world.detach(&device);
+    world.wait_gone(&device);
+    // What a failed hook has left half done is its removal's to clean up.
+    let last = world.calls(&device).pop();
+    assert_eq!(last.as_deref(), Some("vif-bridge offline type_if=vif"));
+}
+
+#[test]
+fn a_removal_hook_that_fails_does_not_keep_the_device() {
+    let world = World::new();
+    world.hook("block", "case $1 in add) call connect;; *) exit 5;; esac");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vbd(3, 51712);
+    world.attach(&device);
+    world.wait_connected(&device);
+    world.detach(&device);
+    world.wait_gone(&device);
+    world.wait_logged("failed with exit code 5; the device is removed all the same");
+    assert_eq!(world.calls(&device), ["block add", "block remove"]);
+}
+
+/// The shell heeds SIGTERM, the child that it waits for does not.
+const CHILD_STAYS: &str = "(trap '' TERM; read x < $DIR/never) & echo $! > $DIR/child; wait";
+/// Nothing heeds it.
+const ALL_STAYS: &str = "trap '' TERM; while :; do read x < $DIR/never; done";
+
+#[test]
+fn a_hook_that_hangs_is_killed_with_all_it_has_started() {
+    let world = World::new();
+    world.gate("never");
+    world.hook("child-stays", CHILD_STAYS);
+    world.hook("all-stays", ALL_STAYS);
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--hook-timeout", "1", "--max-hooks", "3"]);
+    let hanging = [
+        Device::vbd(3, 51712).with("script", "child-stays"),
+        Device::vbd(3, 51728).with("script", "all-stays"),
+    ];
+    world.attach_all(&hanging);
+    let leaders = hanging.each_ref().map(|device| world.wait_run(device, 1));
+    let child = support::wait_for("the child", || {
+        fs::read_to_string(world.file("child")).ok()?.trim().parse().ok()
+    });
+    assert!(process::is_alive(child));
+
+    // Others do not wait for them.
+    let other = Device::vif(3, 0);
+    world.attach(&other);
+    world.wait_connected(&other);
+
+    for device in &hanging {
+        let reason = world.wait_refused(device);
+        assert!(reason.contains("did not end in 1 s and was killed"), "{reason}");
+        assert!(reason.contains("--hook-timeout"), "{reason}");
+    }
+    // Their next tries would be found too.
+    devd.kill();
+    for pid in leaders.into_iter().chain([child]) {
+        wait_until("the whole group's end", || !process::is_alive(pid));
+    }
+}
+
+#[test]
+fn a_removal_hook_that_hangs_does_not_keep_the_device() {
+    let world = World::new();
+    world.gate("never");
+    world.hook("block", "case $1 in add) call connect;; *) read x < $DIR/never;; esac");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&["--hook-timeout", "1"]);
+    let device = Device::vbd(3, 51712);
+    world.attach(&device);
+    world.wait_connected(&device);
+    world.detach(&device);
+    let pid = world.wait_run(&device, 2);
+    world.wait_gone(&device);
+    assert!(!process::is_alive(pid));
+    world.wait_logged("the device is removed all the same");
+}
+
+#[test]
+fn no_more_hooks_run_at_once_than_are_allowed() {
+    let world = World::new();
+    world.gate("gate");
+    world.hook(
+        "block",
+        "echo start >> $DIR/order; read x < $DIR/gate; call connect; echo end >> $DIR/order",
+    );
+    let _kernel = world.kernel();
+    let _devd = world.devd(&["--max-hooks", "4"]);
+    let devices: Vec<Device> = (0..50).map(|guest| Device::vbd(guest + 1, 51712)).collect();
+    world.attach_all(&devices);
+    let order = || fs::read_to_string(world.file("order")).unwrap_or_default();
+    wait_until("as many as are allowed to run", || order().lines().count() == 4);
+    let _open = world.open("gate");
+    devices.iter().for_each(|device| world.wait_connected(device));
+
+    let mut running = 0;
+    for line in order().lines() {
+        running += if line == "start" { 1 } else { -1 };
+        assert!(running <= 4, "{}", order());
+    }
+    assert_eq!(world.runs().len(), 50);
+}
