@@ -84,8 +84,8 @@ pub enum AddressError {
     },
     /// None of the usual places has one.
     #[error(
-        "no store: looked for {}; is this a Xen domain, with xenfs mounted on /proc/xen or the \
-         module xen_evtchn loaded? Set $XENSTORED_PATH if the store is elsewhere",
+        "no store: looked for {}; in every Xen domain with a Linux kernel the second is there. Set \
+         $XENSTORED_PATH if the store is elsewhere",
         looked_for.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
     )]
     Nowhere {

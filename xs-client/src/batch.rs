@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use xs_proto::{ErrorCode, MessageType, Path, Permission, PermissionList, Reply, Request};
 
-use crate::Error;
 use crate::connection::{Answer, Connection};
 use crate::exchange::Exchange;
+use crate::{Error, Quirks};
 
 /// Requests to be sent together, and then their answers.
 ///
 /// Fill it, [`run`](crate::Client::run) it, read it, [`clear`](Self::clear) it and use it
-/// again: once it was as full as it gets, nothing is allocated any more.
+/// again: once it was as full as it gets, nothing is allocated any more, but for lists of
+/// permissions.
 ///
 /// A request that the store would refuse for its form is not sent, and is answered in its
 /// stead: `EINVAL` for a path that is none, `E2BIG` for what does not fit a message.
@@ -177,11 +178,15 @@ impl Running<'_> {
 
 impl Exchange for Running<'_> {
     fn feed(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        let max = connection.quirks().payload_max;
+        let &Quirks { window, payload_max, .. } = connection.quirks();
+        if connection.outstanding() > window / 2 {
+            // One write for half a window, not one for every answer.
+            return Ok(());
+        }
         while connection.has_room()
             && let Some(entry) = self.batch.entries.get_mut(self.next)
         {
-            if entry.payload.len() > max {
+            if entry.payload.len() > payload_max {
                 entry.reply = Err(ErrorCode::TooBig);
             } else if !entry.payload.is_empty() {
                 let payload = &self.batch.requests[entry.payload.clone()];

@@ -126,7 +126,7 @@ pub struct OpenError {
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; it takes root",
-        io::ErrorKind::NotFound => "; is this a Xen domain, and its xenfs mounted?",
+        io::ErrorKind::NotFound => "; is this a Xen domain, and the store running?",
         io::ErrorKind::ConnectionRefused => "; is xenstored running?",
         _ => "",
     }

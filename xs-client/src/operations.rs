@@ -159,7 +159,6 @@ impl Client {
 ///
 /// [`Error::Refused`]: `EACCES` or `EPERM` if the client is not privileged, `ENOENT` or
 /// `EINVAL` if there is no such domain.
-#[expect(clippy::missing_errors_doc, reason = "said once, for all of them")]
 impl Client {
     /// The home of a domain, `/local/domain/N`, whether there is such a domain or not.
     pub fn domain_path(&mut self, domid: u16) -> Result<Vec<u8>, Error> {
@@ -199,8 +198,12 @@ impl Client {
     }
 }
 
-/// The daemon itself. For a privileged client, and for few daemons: `ENOSYS` from the others.
-#[expect(clippy::missing_errors_doc, reason = "said once, for all of them")]
+/// The daemon itself. For a privileged client, and for few daemons.
+///
+/// # Errors
+///
+/// [`Error::Refused`]: `ENOSYS` if the daemon does not know the operation, as 4.17 does not
+/// know features and quotas; `EACCES` if the client is not privileged.
 impl Client {
     /// Sends a command to the daemon, with its arguments; returns what it says.
     pub fn control(&mut self, words: &[&[u8]]) -> Result<Vec<u8>, Error> {

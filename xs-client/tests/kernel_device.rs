@@ -1,6 +1,6 @@
-//! The client over a device that behaves as Linux's `/dev/xen/xenbus`, whose differences from
-//! xenstored's socket are numbered here as in the table of [`xs_client::Quirks`]' sources:
-//! `drivers/xen/xenbus/xenbus_dev_frontend.c`.
+//! The client over a device that behaves as Linux's `/dev/xen/xenbus` does. How that differs
+//! from xenstored's socket is told by twelve rows, after the kernel's
+//! `drivers/xen/xenbus/xenbus_dev_frontend.c`; each has its tests.
 
 mod support;
 
