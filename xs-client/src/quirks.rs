@@ -23,7 +23,10 @@ pub struct Quirks {
     /// Waiting for room to write makes sense. The device never reports it.
     pub poll_out: bool,
     /// How many requests may be without an answer. xenstored stops reading a domain that has
-    /// 20 under way, without an error, and the kernel's own requests are among them.
+    /// 20 under way, without an error, and the kernel's own requests are among them. On the
+    /// device it is one: until the kernel's own thread puts a request in the ring, its payload
+    /// stays in the file's one buffer, where the next write replaces it. The store then gets a
+    /// mixture of both (seen on Linux 6.1: wrong answers, and the end of the daemon).
     pub window: usize,
 }
 
@@ -47,6 +50,6 @@ impl Quirks {
         refusals_as_errno: true,
         reset_watches_allowed: false,
         poll_out: false,
-        window: 16,
+        window: 1,
     };
 }

@@ -28,6 +28,9 @@ fn pair(path: &str, token: &str) -> (Vec<u8>, Vec<u8>) {
     (path.into(), token.into())
 }
 
+/// The device's rules for a connection that is not fed by a client, which sends one by one.
+const SEVERAL_UNDER_WAY: Quirks = Quirks { window: 16, ..Quirks::DEVICE };
+
 #[test]
 fn row_1_room_to_write_is_never_waited_for() {
     let (mut client, kernel) = client();
@@ -86,7 +89,7 @@ fn row_3_the_longest_payload_is_4080_bytes() {
 #[test]
 fn row_3_a_buffer_smaller_than_thought_refuses_that_request_only() {
     for errno in [22, 7] {
-        let mut connection = Connection::new(Quirks::DEVICE);
+        let mut connection = Connection::new(SEVERAL_UNDER_WAY);
         connection.queue(0, 0, &Request::Write { path: b"a", value: b"v" }).unwrap();
         connection.queue(1, 0, &Request::Read { path: b"a" }).unwrap();
         let code = ErrorCode::from_errno(errno).unwrap();
@@ -133,7 +136,7 @@ fn row_5_a_watch_refused_by_errno_is_refused_and_nothing_else_is() {
 
 #[test]
 fn row_5_any_other_request_that_cannot_be_written_ends_the_connection() {
-    let mut connection = Connection::new(Quirks::DEVICE);
+    let mut connection = Connection::new(SEVERAL_UNDER_WAY);
     connection.queue(0, 0, &Request::Read { path: b"a" }).unwrap();
     assert_eq!(connection.transmit_refused(5), None);
     let mut connection = Connection::new(Quirks::SOCKET);
@@ -156,7 +159,7 @@ fn row_6_acknowledgements_without_an_id_find_their_request() {
 
 #[test]
 fn row_6_an_acknowledgement_without_an_id_is_the_oldest_watch_s_of_its_type() {
-    let mut connection = Connection::new(Quirks::DEVICE);
+    let mut connection = Connection::new(SEVERAL_UNDER_WAY);
     connection.queue(0, 0, &Request::Read { path: b"a" }).unwrap();
     connection.queue(1, 0, &Request::Watch { path: b"a", token: b"t", depth: None }).unwrap();
     connection.queue(2, 0, &Request::Unwatch { path: b"a", token: b"t" }).unwrap();
@@ -301,4 +304,19 @@ fn row_12_a_transaction_from_before_a_resume_is_run_again() {
     });
     assert_eq!(result.unwrap(), 2);
     assert_eq!(kernel.lock().unwrap().store.nodes[&b"data/a"[..]], b"2");
+}
+
+#[test]
+fn row_13_a_request_is_not_written_over_the_one_before() {
+    let (mut client, kernel) = client();
+    let mut batch = Batch::new();
+    for i in 1..10_u8 {
+        batch.write(format!("data/{}", "x".repeat(usize::from(i))), [i]);
+    }
+    client.run(&mut batch).unwrap();
+    for i in 1..10_u8 {
+        let path = format!("data/{}", "x".repeat(usize::from(i)));
+        assert_eq!(client.read(path).unwrap(), [i]);
+    }
+    assert_eq!(kernel.lock().unwrap().most_under_way, 1);
 }

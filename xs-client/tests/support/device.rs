@@ -35,9 +35,11 @@ pub struct Kernel {
     /// How many writes find no room, though the device should always have it.
     pub no_room: u32,
     pub watches: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The requests whose answer the store has not given yet. It gives it while the client
-    /// sleeps.
-    under_way: VecDeque<Vec<u8>>,
+    /// The requests that the kernel has not put in the ring yet: it does while the client
+    /// sleeps. Their payloads are still in `buffer`.
+    under_way: VecDeque<Header>,
+    /// The payload of the last request, which is that of all under way.
+    buffer: Vec<u8>,
     /// The most that were under way at once.
     pub most_under_way: usize,
     /// What each write brought.
@@ -133,12 +135,10 @@ impl Kernel {
                 self.acknowledge(header);
             }
             _ => {
-                self.under_way.push_back(message(
-                    header.kind,
-                    header.req_id,
-                    header.tx_id,
-                    payload,
-                ));
+                self.under_way.push_back(header);
+                let kept = self.buffer.len().max(payload.len());
+                self.buffer.resize(kept, 0);
+                self.buffer[..payload.len()].copy_from_slice(payload);
                 self.most_under_way = self.most_under_way.max(self.under_way.len());
             }
         }
@@ -152,11 +152,13 @@ impl Kernel {
 
     /// The store answers all that it was asked.
     fn answer(&mut self) {
-        while let Some(request) = self.under_way.pop_front() {
-            let header = Header::parse(request.first_chunk().unwrap());
+        while let Some(header) = self.under_way.pop_front() {
             let kind = header.message_type().unwrap();
-            let parsed = Request::parse(kind, &request[Header::LEN..]).unwrap();
-            let (kind, payload) = self.store.answer(header.tx_id, &parsed);
+            let payload = &self.buffer[..usize::try_from(header.len).unwrap()];
+            let (kind, payload) = match Request::parse(kind, payload) {
+                Ok(request) => self.store.answer(header.tx_id, &request),
+                Err(_) => (MessageType::Error, b"EINVAL\0".to_vec()),
+            };
             self.output.extend(message(kind.to_wire(), header.req_id, header.tx_id, &payload));
         }
     }
@@ -200,6 +202,7 @@ pub fn client() -> (Client, Arc<Mutex<Kernel>>) {
         no_room: 0,
         watches: Vec::new(),
         under_way: VecDeque::new(),
+        buffer: Vec::new(),
         most_under_way: 0,
         writes: Vec::new(),
         waits: Vec::new(),
