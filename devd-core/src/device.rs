@@ -90,7 +90,8 @@ pub(crate) struct Device {
     pub(crate) slow: bool,
     /// What its hook had said when that was last looked up.
     pub(crate) hotplug: HotplugStatus,
-    /// Tries that have failed, since the last that did not.
+    /// Tries that have failed, since the last that did not, be it for another device of this
+    /// name: whoever replaces devices that fail waits no less than who does not.
     pub(crate) failures: u8,
     /// When the device was first seen closed.
     pub(crate) closed_at: Option<Time>,
@@ -162,6 +163,38 @@ impl Device {
             && self.hook.is_some()
     }
 
+    /// Is this another device than the one whose hook has failed? That failure is in the store
+    /// until the hook is run again.
+    pub(crate) fn is_unmarked(&self, hotplug: HotplugStatus) -> bool {
+        self.failures > 0 && self.touched == Touched::Yes && hotplug == HotplugStatus::Silent
+    }
+
+    /// May what its hook needs have changed, to be taken notice of?
+    pub(crate) fn may_learn(&self, seen: &Observation<'_>) -> bool {
+        match self.phase {
+            _ if self.hook.is_none() => true,
+            Phase::Waiting | Phase::Attaching(Run::Queued) | Phase::Failed(_) => {
+                !self.is_unmarked(seen.hotplug)
+            }
+            Phase::Attaching(Run::Running | Run::Stopping | Run::Ended)
+            | Phase::Starting
+            | Phase::Attached
+            | Phase::Detaching(_)
+            | Phase::Lingering
+            | Phase::Removing => false,
+        }
+    }
+
+    /// What its hook cannot be run without and the store does not have.
+    pub(crate) fn lacks(&self) -> Option<Reason> {
+        let facts = self.hook.as_ref();
+        if facts.is_none_or(|facts| facts.script.is_none()) {
+            return Some(Reason::NoScript);
+        }
+        let network = self.key.kind.server() == Server::NetworkHook;
+        (network && facts.is_none_or(|facts| !facts.has_type)).then_some(Reason::NoType)
+    }
+
     /// Is its hook to be run once more, for the emulated interface?
     pub(crate) fn has_second_pass(&self) -> bool {
         let second = |facts: &HookFacts| facts.ioemu && facts.script.is_some();
@@ -172,15 +205,6 @@ impl Device {
     pub(crate) fn calls_for_removal_hook(&self) -> bool {
         let has_script = self.hook.as_ref().is_some_and(|facts| facts.script.is_some());
         has_script && self.touched == Touched::Yes
-    }
-
-    /// Does a hook run that was started with what is known about it?
-    pub(crate) const fn is_hook_running(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Attaching(Run::Running | Run::Stopping)
-                | Phase::Detaching(Run::Running | Run::Stopping)
-        ) && self.hook.is_some()
     }
 
     /// Is it being removed, by its hook, or with its directory? The store is looked at again
@@ -219,7 +243,6 @@ impl Device {
         self.orphan = false;
         self.slow = false;
         self.hotplug = HotplugStatus::Silent;
-        self.failures = 0;
         self.closed_at = None;
         self.hook = None;
     }

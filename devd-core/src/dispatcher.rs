@@ -7,8 +7,8 @@ use crate::device::{HookFacts, Look, Touched};
 use crate::machine::{needed, sight};
 use crate::timer::{Owner, Timers};
 use crate::{
-    Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, Kind, Leaf, Notice, Observation, Phase,
-    Registry, Run, Server, ServiceState, Time, Verb, Want,
+    Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, HotplugStatus, Kind, Leaf, Notice,
+    Observation, Phase, Registry, Run, Server, ServiceState, Time, Verb, Want,
 };
 
 /// What can be chosen about the dispatcher.
@@ -170,7 +170,7 @@ impl Dispatcher {
         if look == Look::Void {
             return self.look(index);
         }
-        if seen.want.contains(Want::HOOK) && seen.state.is_some() && !device.is_hook_running() {
+        if seen.want.contains(Want::HOOK) && seen.state.is_some() && device.may_learn(seen) {
             device.hook = Some(HookFacts::of(seen));
         }
         if seen.want.contains(Want::HOTPLUG) {
@@ -445,6 +445,11 @@ impl Dispatcher {
                 _ => continue,
             };
             self.running += 1;
+            let marked = device.hotplug == HotplugStatus::Refused || device.failures > 0;
+            if marked && device.phase == Phase::Attaching(Run::Running) {
+                let key = device.key;
+                self.act(Action::Reset(key));
+            }
             self.run_hook(index, now);
         }
     }

@@ -74,6 +74,7 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
         },
         State::Connected | State::Reconfiguring | State::Reconfigured => match device.phase {
             Phase::Attached => Want::STATE | hook,
+            Phase::Failed(Reason::Lost) => Want::STATE | Want::HOTPLUG,
             _ if device.has_hook() => Want::STATE | Want::HOTPLUG | hook,
             _ => Want::STATE | hook,
         },
@@ -109,14 +110,20 @@ pub(crate) fn sight(device: &Device, seen: &Observation<'_>) -> Result<Sight, Wa
 impl Dispatcher {
     pub(crate) fn seen(&mut self, index: u32, sight: Sight, now: Time) {
         self.learn(index, sight);
-        let Device { key, phase, touched, hurried, .. } = *self.registry.device(index);
-        let server = key.kind.server();
+        let device = self.registry.device(index);
+        let Device { key, phase, touched, hurried, .. } = *device;
+        let (server, lacks) = (key.kind.server(), device.lacks());
+        let unmarked = device.is_unmarked(HotplugStatus::Silent);
         match (phase, sight) {
             (Phase::Waiting, Sight::Gone) => self.leave(index, true, now),
             // What an earlier try has left behind is not this one's.
             (Phase::Waiting, Sight::Early) if touched == Touched::Yes => {
                 self.replace(index, sight, now);
             }
+            (
+                Phase::Waiting | Phase::Attaching(Run::Queued),
+                Sight::Ready { hotplug: HotplugStatus::Silent, .. },
+            ) if unmarked => self.replace(index, sight, now),
             (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),
             (Phase::Waiting, Sight::Closing) => self.see_to_close(index, now),
             // Only the QEMU that has closed it will open it again.
@@ -131,6 +138,12 @@ impl Dispatcher {
             (Phase::Attaching(Run::Queued), Sight::Gone) => self.leave(index, true, now),
             (Phase::Attaching(Run::Queued), Sight::Closed) => self.leave(index, false, now),
             (Phase::Attaching(Run::Queued), Sight::Early) => self.replace(index, sight, now),
+            (Phase::Attaching(Run::Queued), Sight::Ready { .. }) => {
+                if let Some(reason) = lacks {
+                    self.unqueue(index);
+                    self.fail(index, reason, now);
+                }
+            }
             // No hook is run so early: this is not the device that it runs for.
             (
                 Phase::Attaching(Run::Running | Run::Stopping),
@@ -143,8 +156,8 @@ impl Dispatcher {
                 Phase::Attaching(Run::Ended),
                 Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
             ) if hurried => self.replace(index, sight, now),
-            (Phase::Attaching(Run::Ended), Sight::Ready { hotplug, .. }) => {
-                self.judge(index, hotplug, now);
+            (Phase::Attaching(Run::Ended), Sight::Ready { connected, hotplug }) => {
+                self.judge(index, connected, hotplug, now);
             }
             // The hook was in time, or too late to matter: the rest of the close comes.
             (Phase::Attaching(Run::Ended), Sight::Closing | Sight::Reopening) => {
@@ -152,8 +165,9 @@ impl Dispatcher {
             }
             (
                 Phase::Attaching(Run::Queued | Run::Running | Run::Stopping),
-                Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
-            ) => {}
+                Sight::Closing | Sight::Reopening,
+            )
+            | (Phase::Attaching(Run::Running | Run::Stopping), Sight::Ready { .. }) => {}
 
             (Phase::Starting, Sight::Gone) => self.leave(index, true, now),
             (Phase::Starting, Sight::Early | Sight::Ready { .. } | Sight::Reopening) => {}
@@ -193,12 +207,16 @@ impl Dispatcher {
             // It has always been so early: its QEMU has not come.
             (Phase::Failed(Reason::Service(_)), Sight::Early) => {}
             (Phase::Failed(_), Sight::Early) => self.replace(index, sight, now),
-            (Phase::Failed(reason), Sight::Ready { hotplug, .. }) => match reason {
+            (Phase::Failed(reason), Sight::Ready { connected, hotplug }) => match reason {
                 Reason::NoScript | Reason::NoType | Reason::Hook(HookFailure::BadName) => {
                     self.begin(index, sight, now);
                 }
                 Reason::Hook(_) if hotplug == HotplugStatus::Connected => {
                     self.attached(index, Notice::Adopted);
+                }
+                // Without its QEMU it could not have become like this.
+                Reason::Lost if !connected || self.is_taken_up(index) => {
+                    self.begin_anew(index, sight, now);
                 }
                 Reason::Hook(_) | Reason::Service(_) | Reason::Lost => {}
             },
@@ -211,12 +229,14 @@ impl Dispatcher {
     /// At the first look: may an earlier daemon have run the add hook?
     fn learn(&mut self, index: u32, sight: Sight) {
         let device = self.registry.device_mut(index);
-        if device.touched != Touched::Unknown || sight == Sight::Gone {
+        if device.touched != Touched::Unknown || sight == Sight::Gone && device.hook.is_none() {
             return;
         }
         let touched = match (sight, device.key.kind.server()) {
             (Sight::Early, _) => false,
             (Sight::Ready { hotplug, .. }, _) => hotplug != HotplugStatus::Silent,
+            // It was there at a look that did not find enough to judge it.
+            (Sight::Gone, _) => device.hotplug != HotplugStatus::Silent,
             // The kernel has taken `hotplug-status` away; the removal hook does no harm.
             (_, Server::NetworkHook) => true,
             (_, Server::BlockHook) => device.hotplug != HotplugStatus::Silent,
@@ -252,9 +272,6 @@ impl Dispatcher {
     fn begin_hook(&mut self, index: u32, connected: bool, hotplug: HotplugStatus, now: Time) {
         let device = self.registry.device_mut(index);
         let network = device.key.kind.server() == Server::NetworkHook;
-        let facts = device.hook.as_ref();
-        let has_script = facts.is_some_and(|facts| facts.script.is_some());
-        let has_type = facts.is_some_and(|facts| facts.has_type);
         if hotplug == HotplugStatus::Connected {
             device.touched = Touched::Yes;
             self.attached(index, Notice::Adopted);
@@ -264,15 +281,9 @@ impl Dispatcher {
             let key = device.key;
             self.act(Action::MarkConnected(key));
             self.attached(index, Notice::Adopted);
-        } else if !has_script {
-            self.fail(index, Reason::NoScript, now);
-        } else if network && !has_type {
-            self.fail(index, Reason::NoType, now);
+        } else if let Some(reason) = device.lacks() {
+            self.fail(index, reason, now);
         } else {
-            if hotplug == HotplugStatus::Refused || device.failures > 0 {
-                let key = device.key;
-                self.act(Action::Reset(key));
-            }
             self.queue_hook(index, Verb::Add, now);
         }
     }
@@ -341,6 +352,8 @@ impl Dispatcher {
         }
         let key = device.key;
         device.phase = Phase::Failed(reason);
+        // What a look finds before the store says so looks like another device.
+        device.void_look();
         self.clear_timer(Owner::Device(index));
         match reason {
             Reason::Hook(_) if reason.may_pass() => {
@@ -355,14 +368,15 @@ impl Dispatcher {
     }
 
     /// The add hook ended well: does the store say so too?
-    fn judge(&mut self, index: u32, hotplug: HotplugStatus, now: Time) {
-        let device = self.registry.device_mut(index);
+    fn judge(&mut self, index: u32, connected: bool, hotplug: HotplugStatus, now: Time) {
+        let device = self.registry.device(index);
+        let network = device.key.kind.server() == Server::NetworkHook;
         match hotplug {
             HotplugStatus::Connected => self.attached(index, Notice::Attached),
             HotplugStatus::Refused => self.fail(index, Reason::Hook(HookFailure::Reported), now),
             HotplugStatus::Silent => {
                 // netback waits for the word; blkback does not.
-                if device.unsure || device.key.kind.server() == Server::NetworkHook {
+                if network || device.unsure && !connected {
                     return self.fail(index, Reason::Hook(HookFailure::Silent), now);
                 }
                 let key = device.key;
@@ -428,6 +442,7 @@ impl Dispatcher {
         let device = self.registry.device_mut(index);
         device.renew();
         device.touched = Touched::Unknown;
+        device.failures = 0;
         device.void_look();
         self.look(index);
         self.release_service(index, now);
@@ -519,7 +534,10 @@ impl Dispatcher {
             // Run again after a restart, it would free a loop device that is another's by then.
             self.act(Action::MarkDetached(key));
         }
-        if self.registry.device_mut(index).take_deferred_look() {
+        let device = self.registry.device_mut(index);
+        // An earlier daemon had seen it closed; what is there now may be another.
+        let unseen = !device.vanished && device.closed_at.is_none();
+        if device.take_deferred_look() || unseen {
             self.look(index);
         } else {
             self.detached(index, now);
@@ -605,6 +623,13 @@ impl Dispatcher {
             ServiceState::Starting => device.orphan,
             ServiceState::Absent | ServiceState::BackingOff => true,
         }
+    }
+
+    /// Has the QEMU that its guest has now taken up a device of this name?
+    fn is_taken_up(&self, index: u32) -> bool {
+        let device = self.registry.device(index);
+        self.registry.guest(device.guest).service == ServiceState::Running
+            && device.hotplug == HotplugStatus::Connected
     }
 
     /// The device needs its guest's QEMU.
