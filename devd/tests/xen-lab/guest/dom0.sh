@@ -11,11 +11,13 @@ failed=0
 check() {
     name=$1; shift
     t=$(uptime)
+    store_lives
     if "$@" > /tmp/out 2>&1; then
         echo "LAB ok $name $(secs $t)"
     else
         failed=$((failed + 1))
         echo "LAB FAIL $name $(secs $t) $(tail -n 3 /tmp/out | tr '\n' ' ')"
+        store_lives
     fi
 }
 # ask DOMID COMMAND: run it in that guest (see agent in common.sh), print the answer.
@@ -64,6 +66,16 @@ finish() {
     echo "LAB done $(uptime)"
     sleep 1
     poweroff -f
+}
+
+# Without the store nothing below means anything, and its clients wait for ever.
+store_lives() {
+    [ -e /run/xenstored.pid ] || return 0 # not started yet
+    # A dead one may still be a zombie.
+    grep -q '^State:[[:space:]]*[^ZX]' "/proc/$(cat /run/xenstored.pid)/status" 2>/dev/null && return
+    failed=$((failed + 1))
+    echo "LAB FAIL dom0.xenstored_alive $(uptime) $(dmesg | grep -E 'xenstored|segfault' | tail -n 3 | tr '\n' ' ') $(tail -n 12 /tmp/out | tr '\n' ' ')"
+    finish
 }
 
 echo "LAB ok dom0.userspace $(uptime)"
