@@ -248,7 +248,13 @@ pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<
             let error = format!("{directory}/hotplug-error");
             match transaction.read(&error) {
                 Ok(text) if !text.is_empty() => said = String::from_utf8_lossy(&text).into_owned(),
-                _ => transaction.write(&error, reason)?,
+                _ => match transaction.write(&error, reason) {
+                    // The quota may have no room for another node; the status is there already.
+                    Err(error) if !error.ends_connection() => {
+                        log::warn!("{key}: cannot write hotplug-error: {error}");
+                    }
+                    result => result?,
+                },
             }
             transaction.write(format!("{directory}/hotplug-status"), "error")
         },
