@@ -164,8 +164,8 @@ impl<'a> Daemon<'a> {
             self.work(now);
             if first && self.reconnect.is_none() {
                 first = false;
-                self.readiness.ready();
                 log::info!("ready, {} devices", self.dispatcher.devices().count());
+                self.readiness.ready();
             }
             if let Some(code) = self.end(now) {
                 return Ok(code);
