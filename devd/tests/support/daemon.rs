@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
 
@@ -68,10 +68,4 @@ impl Drop for Devd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// What a program that has ended had to say.
-pub fn said(output: &Output) -> String {
-    let both = [&output.stdout[..], &output.stderr].concat();
-    String::from_utf8_lossy(&both).into_owned()
 }

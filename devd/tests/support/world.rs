@@ -123,6 +123,19 @@ impl World {
         devd
     }
 
+    /// Runs the daemon to its end; returns its exit code and what it said outside of its log.
+    #[track_caller]
+    pub fn run(&self, options: &[&str]) -> (Option<i32>, String) {
+        let mut devd = self.spawn(self.command(options));
+        let code = devd.wait().code();
+        (code, self.said())
+    }
+
+    /// What daemons said outside of their log.
+    pub fn said(&self) -> String {
+        fs::read_to_string(self.file("said")).unwrap_or_default()
+    }
+
     /// Starts the daemon, waits for nothing.
     pub fn spawn(&self, command: Command) -> Devd {
         Devd::spawn(command, &self.file("said"))
@@ -403,7 +416,8 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- the log\n{}--- the runs of hooks\n{:#?}", self.log(), self.runs());
+            let runs = fs::read_to_string(self.file("runs")).unwrap_or_default();
+            eprintln!("--- the log\n{}--- the runs of hooks\n{runs}", self.log());
             eprintln!("--- the store");
             for (path, value) in self.dump("/local/domain") {
                 eprintln!("{path} = {value:?}");

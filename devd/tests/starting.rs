@@ -1,0 +1,223 @@
+//! Starting the daemon: its options, its pid file, its word that it is ready, the background.
+
+mod support;
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::{Devd, Device, World, process, wait_for, wait_until};
+use xs_client::embedded::Fault;
+use xs_proto::{ErrorCode, MessageType};
+
+/// Runs the program, which has no store, to its end.
+fn run(options: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } = Devd::command().args(options).output().unwrap();
+    (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_is_exit_code_2() {
+    for options in [&["--frobnicate"][..], &["serve"], &["--max-hooks", "0"], &["--linger"]] {
+        let (code, said) = run(options);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("--help"), "{said}");
+    }
+}
+
+#[test]
+fn help_and_version_do_well() {
+    let (code, said) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("usage: devd"), "{said}");
+    let (code, said) = run(&["--version"]);
+    assert_eq!((code, said), (Some(0), format!("devd {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn no_store_is_exit_code_3_with_a_word_about_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let path = path.to_str().unwrap();
+    let (code, said) = run(&["-F", "--xenstore", path]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains(path) && said.contains("/dev/xen/xenbus"), "{said}");
+
+    // A socket that nobody listens to.
+    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    let (code, said) = run(&["-F", "--xenstore", path]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains(path) && said.contains("is xenstored running?"), "{said}");
+}
+
+#[test]
+fn a_store_that_refuses_the_watch_is_exit_code_3() {
+    let world = World::new();
+    world.store.inject(Fault::error(ErrorCode::TooBig).on(MessageType::Watch));
+    assert_eq!(world.run(&[]).0, Some(3));
+    assert_eq!(world.logged("does not let the daemon watch backend"), 1);
+}
+
+#[test]
+fn a_second_daemon_with_the_same_pid_file_is_exit_code_4_and_names_the_first() {
+    let world = World::new();
+    let pidfile = world.file("devd.pid");
+    let options = ["-p", pidfile.to_str().unwrap()];
+    let devd = world.devd(&options);
+    let pid = devd.pid().to_string();
+    assert_eq!(fs::read_to_string(&pidfile).unwrap().trim(), pid);
+
+    let mut second = world.command(&options);
+    second.arg("--log").arg(world.file("second"));
+    assert_eq!(world.spawn(second).wait().code(), Some(4));
+    let said = fs::read_to_string(world.file("second")).unwrap();
+    assert!(said.contains(&pid) && said.contains("devd.pid"), "{said}");
+    assert_eq!(fs::read_to_string(&pidfile).unwrap().trim(), pid, "it must stay");
+
+    devd.terminate();
+    assert!(!pidfile.exists());
+}
+
+#[test]
+fn the_pid_file_of_a_killed_daemon_is_no_hindrance() {
+    let world = World::new();
+    let pidfile = world.file("devd.pid");
+    let options = ["--pidfile", pidfile.to_str().unwrap()];
+    world.devd(&options).kill();
+    assert!(pidfile.exists());
+    let devd = world.devd(&options);
+    assert_eq!(fs::read_to_string(&pidfile).unwrap(), format!("{}\n", devd.pid()));
+}
+
+#[test]
+fn a_supervisor_is_told_when_the_first_look_at_all_devices_is_done_and_when_it_ends() {
+    let world = World::new();
+    let path = world.file("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let heard = || {
+        let mut message = [0; 64];
+        let len = socket.recv(&mut message).unwrap();
+        String::from_utf8(message[..len].to_vec()).unwrap()
+    };
+    world.attach(&Device::vif(3, 0).with("state", "2"));
+    world.store.inject(Fault::delay(Duration::from_millis(300)).on(MessageType::Directory));
+    let mut command = world.command(&[]);
+    command.env("NOTIFY_SOCKET", &path);
+    let devd = world.spawn(command);
+    assert_eq!(heard(), "READY=1");
+    assert_eq!(world.logged("backend/vif/3/0: found"), 1);
+    assert_eq!(world.logged("runs"), 1, "its hook is started");
+    devd.terminate();
+    assert_eq!(heard(), "STOPPING=1");
+}
+
+#[test]
+fn a_newline_on_the_notification_fd_says_the_same() {
+    let world = World::new();
+    world.attach(&Device::vif(3, 0).with("state", "2"));
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg("exec \"$@\" 5> \"$0\"").arg(world.file("ready"));
+    let devd = world.command(&["--notify-fd", "5"]);
+    command.arg(devd.get_program()).args(devd.get_args());
+    let devd = world.spawn(command);
+    wait_until("the newline", || fs::read(world.file("ready")).is_ok_and(|it| it == b"\n"));
+    assert_eq!(world.logged("backend/vif/3/0: found"), 1);
+    let open = |(_, file): &(i32, std::path::PathBuf)| *file == world.file("ready");
+    wait_until("its end", || !process::open_files(devd.pid()).iter().any(open));
+}
+
+#[test]
+fn a_notification_fd_that_is_not_open_is_an_error() {
+    let world = World::new();
+    let (code, said) = world.run(&["--notify-fd", "77"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("--notify-fd"), "{said}");
+}
+
+/// The daemon without `-F`.
+fn in_background(world: &World, options: &[&str]) -> Command {
+    let mut command = Devd::command();
+    command.arg("--xenstore").arg(world.socket()).arg("--script-dir").arg(world.scripts());
+    command.arg("--log").arg(world.file("devd.log")).arg("--pidfile").arg(world.file("pid"));
+    command.args(options);
+    command
+}
+
+#[test]
+fn without_f_it_is_ready_in_the_background_when_the_command_ends() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let output = in_background(&world, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    assert_eq!(world.logged("ready, "), 1, "it logs to the file");
+    let pid: i32 = fs::read_to_string(world.file("pid")).unwrap().trim().parse().unwrap();
+    assert_eq!(process::stat(pid, 6), pid, "its session");
+    let files = process::open_files(pid);
+    let file_of = |wanted| files.iter().find(|(fd, _)| *fd == wanted).unwrap().1.clone();
+    let log = world.file("devd.log");
+    assert_eq!([0, 1, 2].map(file_of), ["/dev/null".into(), log.clone(), log]);
+
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_connected(&device);
+    process::signal(pid, Signal::SIGTERM);
+    wait_until("the daemon's end", || !process::is_alive(pid));
+    assert!(!world.file("pid").exists());
+}
+
+#[test]
+fn a_failure_in_the_background_is_the_commands_exit_code() {
+    let mut world = World::new();
+    let first = world.devd(&["--pidfile", world.file("pid").to_str().unwrap()]);
+    let output = in_background(&world, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    first.terminate();
+
+    world.stop_store();
+    let output = in_background(&world, &[]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains(world.file("devd.log").to_str().unwrap()), "{said}");
+    assert_eq!(world.logged("no store at"), 1);
+}
+
+#[test]
+fn sighup_opens_the_log_anew() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let devd = world.devd(&[]);
+    let (log, old) = (world.file("devd.log"), world.file("devd.log.1"));
+    fs::rename(&log, &old).unwrap();
+    devd.signal(Signal::SIGHUP);
+    wait_until("a new log", || log.exists());
+    let before = fs::read(&old).unwrap();
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_logged("backend/vif/3/0: attached");
+    assert_eq!(fs::read(&old).unwrap(), before);
+}
+
+#[test]
+fn old_udev_rules_are_told_to_stay_away() {
+    let world = World::new();
+    let _devd = world.devd(&[]);
+    assert_eq!(world.own("libxl/disable_udev").as_deref(), Some("1"));
+}
+
+#[test]
+fn the_store_may_be_named_by_the_environment() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let mut command = Devd::command();
+    command.arg("-F").arg("--script-dir").arg(world.scripts());
+    command.arg("--log").arg(world.file("devd.log")).env("XENSTORED_PATH", world.socket());
+    let _devd = world.spawn(command);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_connected(&device);
+    assert_eq!(wait_for("its call", || world.calls(&device).pop()).split(' ').count(), 3);
+}

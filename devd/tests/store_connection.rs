@@ -1,0 +1,207 @@
+//! The connection to the store: how little is asked of it, and how it is lost and found.
+
+mod support;
+
+use std::thread;
+
+use support::{DOMID, Device, World, wait_until};
+use xs_client::embedded::{ConnectionId, Counts, Fault, Moment, Quota};
+use xs_proto::{ErrorCode, MessageType};
+
+/// The daemon's connection, and what was asked on it. To be called when there is no other of
+/// the driver domain.
+fn connection(world: &World) -> (ConnectionId, Counts) {
+    let all = world.store.connections().into_iter();
+    let [(id, _, counts)] = all.filter(|(_, domid, _)| *domid == DOMID).collect::<Vec<_>>()[..]
+    else {
+        panic!("{:?}", world.store.connections());
+    };
+    (id, counts)
+}
+
+fn watches(counts: &Counts) -> u64 {
+    counts.of(MessageType::Watch) - counts.of(MessageType::Unwatch)
+}
+
+#[test]
+fn one_watch_is_enough_for_all_devices() {
+    // One of the kernel's, ours, and one that we have as long as a QEMU is being started.
+    let world = World::with_quota(Quota { watches: 2, nodes: 10_000, ..Quota::default() });
+    let qemu = world.qemu();
+    let _devd = world.devd(&["--qemu", &qemu]);
+    let (id, counts) = connection(&world);
+    assert_eq!(watches(&counts), 1);
+    let devices: Vec<Device> = (1..=20)
+        .flat_map(|guest| [Device::vif(guest, 0), Device::vbd(guest, 51712)])
+        .chain([Device::qdisk(3, 51728), Device::qdisk(4, 51728)])
+        .collect();
+    let kernel = world.kernel();
+    world.attach_all(&devices);
+    devices.iter().for_each(|device| world.wait_connected(device));
+    wait_until("QEMU's watch to be given back", || {
+        let connections = world.store.connections();
+        let ours = connections.iter().find(|(other, _, _)| *other == id).unwrap();
+        assert!(watches(&ours.2) <= 2);
+        watches(&ours.2) == 1
+    });
+    drop(kernel);
+}
+
+#[test]
+fn a_store_that_comes_back_is_found_and_what_happened_meanwhile_too() {
+    let mut world = World::new();
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let [kept, gone, closed, new, later] = [0, 1, 2, 3, 4].map(|devid| Device::vif(3, devid));
+    for device in [&kept, &gone, &closed] {
+        world.attach(device);
+        world.wait_connected(device);
+    }
+    world.stop_store();
+    world.wait_logged("hooks and QEMUs go on, and I try to get it back");
+    world.drop_device(&gone);
+    world.detach(&closed);
+    world.attach(&new);
+    world.start_store();
+    world.wait_gone(&closed);
+    world.wait_connected(&new);
+    world.wait_logged(&format!("{}: gone", gone.path()));
+    world.wait_logged("connected again");
+    world.attach(&later);
+    world.wait_connected(&later);
+
+    assert_eq!(world.calls(&kept).len(), 1);
+    assert_eq!(world.calls(&gone).len(), 2);
+    assert_eq!(world.calls(&closed).len(), 2);
+}
+
+#[test]
+fn a_hook_that_ends_while_the_store_is_away_counts() {
+    let mut world = World::new();
+    world.gate("gate");
+    world.hook("vif-bridge", "call connect; read x < $DIR/gate");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_connected(&device);
+    world.stop_store();
+    world.wait_logged("I try to get it back");
+    let _open = world.open("gate");
+    world.wait_logged("backend/vif/3/0: the Add hook took");
+    world.start_store();
+    world.wait_logged("backend/vif/3/0: attached");
+    assert_eq!(world.calls(&device).len(), 1);
+}
+
+#[test]
+fn a_qemu_that_dies_while_the_store_is_away_is_reported_when_it_is_back() {
+    let mut world = World::new();
+    // It would end with its connection; as QEMU does not.
+    let qemu = world.qemu_that(
+        "call write device-model/3/state running
+         while :; do read x < $DIR/never; done",
+    );
+    world.gate("never");
+    let _devd = world.devd(&["--qemu", &qemu]);
+    let device = Device::qdisk(3, 51712);
+    world.attach(&device);
+    world.wait_logged("backend/qdisk/3/51712: attached");
+    world.set(&device, "state", "4");
+    world.stop_store();
+    world.wait_logged("I try to get it back");
+    support::process::end(world.qemus(3)[0]);
+    world.wait_logged("QEMU was ended by signal 9");
+    world.start_store();
+    let reason = world.wait_refused(&device);
+    assert!(reason.contains("has ended"), "{reason}");
+}
+
+/// Cuts the daemon's connection at every place of the lives of two devices, one place at a
+/// time.
+#[test]
+fn no_moment_is_the_wrong_one_to_lose_the_connection() {
+    let kinds = [
+        (MessageType::Read, 1..6),
+        (MessageType::TransactionStart, 1..4),
+        (MessageType::TransactionEnd, 1..4),
+        (MessageType::Write, 1..3),
+        (MessageType::Rm, 1..3),
+        (MessageType::Directory, 1..3),
+    ];
+    for (kind, places) in kinds {
+        thread::scope(|scope| {
+            for place in places {
+                for moment in [Moment::BeforeRequest, Moment::BeforeReply, Moment::AfterReply] {
+                    scope.spawn(move || lose_the_connection(kind, place, moment));
+                }
+            }
+        });
+    }
+}
+
+fn lose_the_connection(kind: MessageType, place: u64, moment: Moment) {
+    let world = World::new();
+    // It fails once, so that failures are reported and taken back, too.
+    world.hook(
+        "block",
+        "case $1 in add) [ -e $DIR/tried ] || { : > $DIR/tried; exit 1; }; call connect;; esac",
+    );
+    let _devd = world.devd(&["--linger", "10"]);
+    let (id, _) = connection(&world);
+    let fault = Fault::disconnect(moment).on(kind).nth(place).of_connection(id);
+    let report = world.store.inject(fault);
+    let _kernel = world.kernel();
+    let devices = [Device::vif(3, 0), Device::vbd(3, 51712)];
+    world.attach_all(&devices);
+    devices.iter().for_each(|device| world.wait_connected(device));
+    devices.iter().for_each(|device| world.detach(device));
+    devices.iter().for_each(|device| world.wait_gone(device));
+    let [vif, vbd] = devices.map(|device| world.calls(&device));
+    let struck =
+        format!("{kind:?} {place} {moment:?}, struck {}: {vif:?} {vbd:?}", report.strikes());
+    assert_eq!(
+        vif,
+        ["vif-bridge online type_if=vif", "vif-bridge offline type_if=vif"],
+        "{struck}"
+    );
+    // A failure that could not be told may be undone before the next try.
+    let removals = vbd.iter().filter(|call| *call == "block remove").count();
+    let adds = vbd.len() - removals;
+    assert_eq!(vbd.last().map(String::as_str), Some("block remove"), "{struck}");
+    assert!(adds == 2 && removals <= 2, "{struck}");
+}
+
+#[test]
+fn a_store_that_refuses_for_a_while_is_asked_again() {
+    let world = World::new();
+    let _devd = world.devd(&["--linger", "10"]);
+    let (id, _) = connection(&world);
+    // The toolstack's transactions always come in between.
+    let conflicts = world.store.inject(
+        Fault::error(ErrorCode::Again).on(MessageType::TransactionEnd).of_connection(id).times(5),
+    );
+    let _kernel = world.kernel();
+    let device = Device::vbd(3, 51712);
+    world.attach(&device);
+    world.wait_connected(&device);
+    world.detach(&device);
+    world.wait_gone(&device);
+    assert_eq!(conflicts.strikes(), 5);
+}
+
+#[test]
+fn a_store_without_room_for_the_reason_still_gets_the_status() {
+    let world = World::new();
+    world.hook("vif-bridge", "exit 1");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let refused = |path: &[u8]| path.ends_with(b"/hotplug-error");
+    world.store.inject(
+        Fault::error(ErrorCode::NoSpc).on(MessageType::Write).of_domain(DOMID).at(refused).always(),
+    );
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_node(&device, "hotplug-status", "error");
+    world.wait_logged("failed with exit code 1");
+}
