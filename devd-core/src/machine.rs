@@ -521,7 +521,9 @@ impl Dispatcher {
 
     /// What it led to is in the store.
     fn add_hook_ended(&mut self, index: u32, now: Time) {
-        self.registry.device_mut(index).phase = Phase::Attaching(Run::Ended);
+        let device = self.registry.device_mut(index);
+        device.phase = Phase::Attaching(Run::Ended);
+        device.void_look();
         self.release_hook(index, now);
         self.look(index);
     }
@@ -529,6 +531,7 @@ impl Dispatcher {
     fn removal_hook_ended(&mut self, index: u32, now: Time) {
         let device = self.registry.device_mut(index);
         device.phase = Phase::Detaching(Run::Ended);
+        device.void_look();
         let key = device.key;
         if key.kind.server() == Server::BlockHook && !device.vanished {
             // Run again after a restart, it would free a loop device that is another's by then.
