@@ -14,6 +14,8 @@ pub(super) struct Domain {
     /// Differs from that of every other domain there ever was.
     life: u64,
     pub(super) introduced: bool,
+    /// It has shut down and was not resumed.
+    pub(super) shut_down: bool,
     /// Nodes that it owns.
     pub(super) nodes: usize,
     pub(super) watches: usize,

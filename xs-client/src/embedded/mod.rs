@@ -20,6 +20,7 @@ mod faults;
 mod in_process;
 mod nodes;
 mod operations;
+mod paths;
 mod permissions;
 mod quota;
 mod reactor;

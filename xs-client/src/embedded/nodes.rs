@@ -101,8 +101,13 @@ impl State {
             return Err(ErrorCode::Inval);
         };
         self.remove_subtree(scope, path, &node, Reach::Subtree)?;
-        Arc::make_mut(&mut above).children.remove(name(path));
-        self.put(scope, parent(path), above)
+        // In a transaction the node can be newer than what was seen of the one above.
+        if !Arc::make_mut(&mut above).children.remove(name(path)) {
+            return Err(ErrorCode::Io);
+        }
+        // Whatever its length: it has only become shorter.
+        self.store(scope, parent(path), Some(above));
+        Ok(())
     }
 
     /// Sets the permissions of a node.
@@ -112,7 +117,7 @@ impl State {
         path: &[u8],
         list: PermissionList<'_>,
     ) -> Result<(), ErrorCode> {
-        let permissions = self.new_permissions(scope, list)?;
+        let permissions = self.new_permissions(list)?;
         let mut node = self.node(scope, path, Rights::CONTROL)?;
         let (old, new) = (node.permissions.owner(&self.domains), permissions.owner(&self.domains));
         if old != new && !scope.caller.is_privileged() {
@@ -130,15 +135,11 @@ impl State {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if they are too many, `ENOENT` if the owner does not exist.
+    /// `ENOENT` if the owner does not exist.
     pub(super) fn new_permissions(
         &mut self,
-        scope: &Scope,
         list: PermissionList<'_>,
     ) -> Result<Permissions, ErrorCode> {
-        if !scope.caller.is_privileged() && list.iter().count() > self.quota.permissions {
-            return Err(ErrorCode::NoSpc);
-        }
         // From the last to the first: it is the owner's existence that counts.
         let mut owner_exists = false;
         for entry in list.iter().collect::<Vec<_>>().into_iter().rev() {
@@ -151,12 +152,24 @@ impl State {
     }
 
     /// Ends a transaction and keeps what was done in it.
-    pub(super) fn commit(&mut self, transaction: Transaction) -> Result<(), ErrorCode> {
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if it has failed before, `ENOSPC` if a domain would own too many nodes,
+    /// `EAGAIN` if it conflicts with what others did. Nothing is kept then.
+    pub(super) fn commit(
+        &mut self,
+        caller: Caller,
+        transaction: Transaction,
+    ) -> Result<(), ErrorCode> {
+        if transaction.has_failed() {
+            return Err(ErrorCode::NoMem);
+        }
         let owned: Vec<(u16, isize)> = transaction.owned().collect();
         for &(domid, change) in &owned {
             let before = self.domains.get(domid).map_or(0, |domain| domain.nodes);
-            let unprivileged = domid != Caller::PRIVILEGED.domid;
-            if unprivileged && before.saturating_add_signed(change) >= self.quota.nodes {
+            let limited = !caller.is_privileged() && domid != Caller::PRIVILEGED.domid;
+            if limited && change > 0 && before.saturating_add_signed(change) >= self.quota.nodes {
                 return Err(ErrorCode::NoSpc);
             }
         }
@@ -172,8 +185,15 @@ impl State {
 
     /// Removes all nodes of a domain that is gone, with what is below them.
     ///
-    /// Its home is searched first and the rest of the tree only if it owns nodes elsewhere.
+    /// Its home is searched first, after the nodes above, and the rest of the tree only if it
+    /// owns nodes elsewhere.
     pub(super) fn remove_nodes_of(&mut self, domid: u16) {
+        for above in [&b"/local"[..], b"/local/domain"] {
+            let owned = |node: &Arc<Node>| node.permissions.owner(&self.domains) == domid;
+            if self.tree.get(above).is_some_and(owned) {
+                let _ = self.rm(&mut Scope::privileged(), above);
+            }
+        }
         for start in [home(domid), b"/".to_vec()] {
             let mut paths = vec![start];
             while let Some(path) = paths.pop() {
@@ -181,8 +201,8 @@ impl State {
                     return;
                 }
                 let Some(node) = self.tree.get(&path).cloned() else { continue };
-                if node.permissions.owner(&self.domains) == domid {
-                    // The root is domain 0's and stays; nothing else can fail here.
+                if node.permissions.owner(&self.domains) == domid && path != b"/" {
+                    // Nothing that can fail: the toolstack may remove all but the root.
                     let _ = self.rm(&mut Scope::privileged(), &path);
                 } else {
                     let below = node.children.iter().map(|name| child(&path, name));
@@ -195,7 +215,9 @@ impl State {
     /// Tells the watchers of a path that it changed.
     ///
     /// A connection is told if its domain may read the node, or could before, or may read the
-    /// node above. `node` is what is at the path, if it is not in the tree any more or not yet.
+    /// node above. Nobody, not even domain 0, is told of a node that was not there before a
+    /// transaction and is not after. `node` is what was at the path, where the tree does not
+    /// say.
     pub(super) fn fire(
         &mut self,
         path: &[u8],
@@ -225,9 +247,6 @@ impl State {
         node: Option<&Node>,
         before: Option<&Permissions>,
     ) -> bool {
-        if caller.is_privileged() {
-            return true;
-        }
         let readable = |permissions: &Permissions| {
             permissions.rights(caller, &self.domains).contains(Rights::READ)
         };
@@ -256,28 +275,38 @@ impl State {
             }
         };
         let permissions = top.permissions.inherited(scope.caller, &self.domains);
-        self.check_node_quota(scope, missing.len())?;
+        let owner = permissions.owner(&self.domains);
+        Arc::make_mut(&mut top).children.add(name(missing[missing.len() - 1]));
 
-        let mut nodes = Vec::with_capacity(missing.len());
+        let mut made = 0;
+        let mut done = Ok(());
         for (at, path) in missing.iter().enumerate() {
             let mut node = Node::new(permissions.clone(), if at == 0 { value } else { b"" });
             if at > 0 {
                 node.children.add(name(missing[at - 1]));
             }
-            self.check_size(scope, &node)?;
-            nodes.push((*path, node));
-        }
-        let top_of_new = name(missing[missing.len() - 1]);
-        Arc::make_mut(&mut top).children.add(top_of_new);
-        self.check_size(scope, &top)?;
-
-        let owner = permissions.owner(&self.domains);
-        for (path, node) in nodes {
-            self.store(scope, path, Some(Arc::new(node)));
+            done = self
+                .check_node_quota(scope.caller)
+                .and_then(|()| self.put(scope, path, node.into()));
+            if done.is_err() {
+                break;
+            }
             self.count_nodes(scope, owner, 1);
+            made += 1;
         }
-        self.store(scope, top_path, Some(top));
-        Ok(())
+        let done = done.and_then(|()| self.put(scope, top_path, top));
+        if done.is_err() {
+            for path in &missing[..made] {
+                self.store(scope, path, None);
+                self.count_nodes(scope, owner, -1);
+            }
+            if let Some(transaction) = &mut scope.transaction
+                && made > 0
+            {
+                transaction.fail();
+            }
+        }
+        done
     }
 
     /// Removes what is below a node, then the node, but does not tell the one above.
@@ -290,9 +319,10 @@ impl State {
     ) -> Result<(), ErrorCode> {
         for name in node.children.iter() {
             let below = child(path, name);
-            if let Some(node) = self.look_up(scope, &below)? {
-                self.remove_subtree(scope, &below, &node, Reach::Exact)?;
-            }
+            // In a transaction a child can be missing whose parent was seen before somebody
+            // else removed it; the commit will conflict. Or it is one too many to be touched.
+            let node = self.look_up(scope, &below).ok().flatten().ok_or(ErrorCode::Io)?;
+            self.remove_subtree(scope, &below, &node, Reach::Exact)?;
         }
         // While the permissions of the node and the one above are still there.
         self.changed(scope, path, Some(node), None, reach);
@@ -328,7 +358,12 @@ impl State {
 
     /// Writes a node, if it is not too long.
     fn put(&mut self, scope: &mut Scope, path: &[u8], node: Arc<Node>) -> Result<(), ErrorCode> {
-        self.check_size(scope, &node)?;
+        if !scope.caller.is_privileged() && node.size() >= self.quota.node_size {
+            if let Some(transaction) = &mut scope.transaction {
+                transaction.fail();
+            }
+            return Err(ErrorCode::NoSpc);
+        }
         self.store(scope, path, Some(node));
         Ok(())
     }
@@ -364,21 +399,11 @@ impl State {
         }
     }
 
-    fn check_size(&self, scope: &Scope, node: &Node) -> Result<(), ErrorCode> {
-        if !scope.caller.is_privileged() && node.size() >= self.quota.node_size {
-            return Err(ErrorCode::NoSpc);
-        }
-        Ok(())
-    }
-
-    fn check_node_quota(&self, scope: &Scope, more: usize) -> Result<(), ErrorCode> {
-        if scope.caller.is_privileged() {
-            return Ok(());
-        }
-        let domid = scope.caller.domid;
-        let owned = self.domains.get(domid).map_or(0, |domain| domain.nodes);
-        let within = scope.transaction.as_ref().map_or(0, |within| within.owned_by(domid));
-        if owned.saturating_add_signed(within) + more > self.quota.nodes {
+    /// May the caller make one more node? What its transaction has made counts only when that
+    /// commits.
+    fn check_node_quota(&self, caller: Caller) -> Result<(), ErrorCode> {
+        let owned = self.domains.get(caller.domid).map_or(0, |domain| domain.nodes);
+        if !caller.is_privileged() && owned >= self.quota.nodes {
             return Err(ErrorCode::NoSpc);
         }
         Ok(())

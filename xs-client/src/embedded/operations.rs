@@ -3,16 +3,15 @@
 //! Source: the operation of the same name in `xenstore.txt`; what that leaves open is as the
 //! C xenstored 4.17 answers.
 
-use std::borrow::Cow;
-
 use xs_proto::{
-    ErrorCode, Header, Malformed, MessageType, PAYLOAD_MAX, Path, PermissionList, Reply, Request,
+    ErrorCode, Header, Malformed, MessageType, PAYLOAD_MAX, PermissionList, Reply, Request,
     WatchEvent,
 };
 
 use super::connection::ConnectionId;
-use super::domain::{PRIVILEGED, home};
+use super::domain::{Domain, PRIVILEGED, home};
 use super::nodes::Scope;
+use super::paths::{absolute, is_relative, watched};
 use super::permissions::Rights;
 use super::state::State;
 use super::transaction::Transaction;
@@ -56,8 +55,11 @@ impl State {
         if within != 0 && !connection.transactions.contains_key(&within) {
             return Err(ErrorCode::NoEnt);
         }
-        let request = Request::parse(kind, whole_strings(kind, payload))
-            .map_err(|Malformed| ErrorCode::Inval)?;
+        let payload = whole_strings(kind, payload);
+        if kind == MessageType::SetPerms && !caller.is_privileged() {
+            self.check_permission_count(payload)?;
+        }
+        let request = Request::parse(kind, payload).map_err(|Malformed| ErrorCode::Inval)?;
         match request {
             Request::Watch { .. }
             | Request::Unwatch { .. }
@@ -140,7 +142,7 @@ impl State {
                 let path = match checked {
                     Ok(path) => path,
                     Err(error) => {
-                        self.new_permissions(scope, permissions)?;
+                        self.new_permissions(permissions)?;
                         return Err(error);
                     }
                 };
@@ -169,7 +171,8 @@ impl State {
             Request::TransactionEnd { commit } => {
                 let transaction = self.take_transaction(id, within).ok_or(ErrorCode::NoEnt)?;
                 if commit {
-                    self.commit(transaction)?;
+                    let domid = self.connections.get(&id).map_or(PRIVILEGED, |it| it.domid);
+                    self.commit(self.caller(domid), transaction)?;
                 }
             }
             Request::ResetWatches => self.reset(id),
@@ -206,7 +209,7 @@ impl State {
                 Reply::Ok(MessageType::Release)
             }
             Request::Resume { domid } => {
-                self.connected(domid)?;
+                self.connected(domid)?.shut_down = false;
                 Reply::Ok(MessageType::Resume)
             }
             Request::SetTarget { domid, target } => {
@@ -222,11 +225,11 @@ impl State {
     }
 
     /// Is the store connected to this domain, and is it one that can be without?
-    fn connected(&mut self, domid: u16) -> Result<(), ErrorCode> {
+    fn connected(&mut self, domid: u16) -> Result<&mut Domain, ErrorCode> {
         if domid == PRIVILEGED {
             return Err(ErrorCode::Inval);
         }
-        self.domains.introduced(domid).map(|_| ()).ok_or(ErrorCode::NoEnt)
+        self.domains.introduced(domid).ok_or(ErrorCode::NoEnt)
     }
 
     fn watch(&mut self, id: ConnectionId, path: &[u8], token: &[u8]) -> Result<(), ErrorCode> {
@@ -278,7 +281,7 @@ impl State {
         }
         let connection = self.connections.get_mut(&id).ok_or(ErrorCode::Inval)?;
         let domain = self.domains.get_mut(connection.domid).ok_or(ErrorCode::Inval)?;
-        if connection.domid != PRIVILEGED && domain.transactions >= self.quota.transactions {
+        if connection.domid != PRIVILEGED && domain.transactions > self.quota.transactions {
             return Err(ErrorCode::NoSpc);
         }
         domain.transactions += 1;
@@ -314,13 +317,20 @@ impl State {
         }
     }
 
+    /// Are the permissions in the payload of `SET_PERMS` too many? That comes before what they
+    /// say.
+    fn check_permission_count(&self, payload: &[u8]) -> Result<(), ErrorCode> {
+        let strings = payload.iter().filter(|byte| **byte == 0).count();
+        if strings > self.quota.permissions + 1 { Err(ErrorCode::NoSpc) } else { Ok(()) }
+    }
+
     fn set_special_permissions(
         &mut self,
         scope: &Scope,
         path: &[u8],
         list: PermissionList<'_>,
     ) -> Result<(), ErrorCode> {
-        let new = self.new_permissions(scope, list)?;
+        let new = self.new_permissions(list)?;
         let old = self.special.get_mut(path).ok_or(ErrorCode::Inval)?;
         if !old.rights(scope.caller, &self.domains).contains(Rights::CONTROL) {
             return Err(ErrorCode::Acces);
@@ -369,32 +379,6 @@ fn whole_strings(kind: MessageType, payload: &[u8]) -> &[u8] {
     );
     let end = payload.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1);
     if several { &payload[..end] } else { payload }
-}
-
-/// Relative to the home of whoever asks?
-fn is_relative(path: &[u8]) -> bool {
-    !path.starts_with(b"/") && !path.starts_with(b"@")
-}
-
-/// The absolute path of a node.
-fn absolute(domid: u16, path: &[u8]) -> Result<Cow<'_, [u8]>, ErrorCode> {
-    match Path::new(path) {
-        Ok(path) if path.is_special() => Err(ErrorCode::Inval),
-        Ok(path) if path.is_absolute() => Ok(Cow::Borrowed(path.as_bytes())),
-        Ok(path) => {
-            let path = [&*home(domid), b"/", path.as_bytes()].concat();
-            Ok(Cow::Owned(path))
-        }
-        Err(_) => Err(ErrorCode::Inval),
-    }
-}
-
-/// The absolute or special path of a watch. Of a special one only the length is checked.
-fn watched(domid: u16, path: &[u8]) -> Result<Cow<'_, [u8]>, ErrorCode> {
-    if !path.starts_with(b"@") {
-        return absolute(domid, path);
-    }
-    if path.len() > Path::RELATIVE_MAX { Err(ErrorCode::Inval) } else { Ok(Cow::Borrowed(path)) }
 }
 
 /// The payload of `DIRECTORY_PART`: the generation, then as many whole names from an offset on

@@ -12,7 +12,8 @@ pub struct Quota {
     pub node_size: usize,
     /// Watches of a domain. The daemon refuses once there are *more*, with `E2BIG`.
     pub watches: usize,
-    /// Transactions that a domain may have at once. One more: `ENOSPC`.
+    /// Transactions that a domain may have at once. The daemon refuses once there are *more*,
+    /// with `ENOSPC`.
     pub transactions: usize,
     /// Nodes that a transaction may touch, be it to read them. One more: `ENOSPC`.
     pub transaction_nodes: usize,

@@ -186,6 +186,15 @@ impl State {
         }
     }
 
+    /// A domain has shut down, but is still there.
+    pub(super) fn shut_down(&mut self, domid: u16) {
+        if let Some(domain) = self.domains.introduced(domid)
+            && !std::mem::replace(&mut domain.shut_down, true)
+        {
+            self.fire(RELEASE_DOMAIN, None, None, Reach::Subtree);
+        }
+    }
+
     pub(super) fn caller(&self, domid: u16) -> Caller {
         Caller { domid, target: self.domains.get(domid).and_then(|domain| domain.target) }
     }

@@ -14,8 +14,7 @@ use super::nodes::Scope;
 use super::quota::Quota;
 use super::reactor::{Reactor, lock};
 use super::server::Server;
-use super::state::{RELEASE_DOMAIN, State};
-use super::watch::Reach;
+use super::state::State;
 
 /// How a store is to be.
 #[derive(Clone, Copy, Debug)]
@@ -88,12 +87,10 @@ impl Store {
         lock(&self.state).release(domid);
     }
 
-    /// A domain has shut down but is still there: `@releaseDomain` fires, no more.
+    /// A domain has shut down but is still there: `@releaseDomain` fires, once until the domain
+    /// is resumed.
     pub fn shut_down(&self, domid: u16) {
-        let mut state = lock(&self.state);
-        if state.domains.introduced(domid).is_some() {
-            state.fire(RELEASE_DOMAIN, None, None, Reach::Subtree);
-        }
+        lock(&self.state).shut_down(domid);
     }
 
     /// Closes all connections of a domain, as the daemon does with one that breaks the

@@ -21,6 +21,7 @@ pub(super) struct Transaction {
     by_path: HashMap<Box<[u8]>, usize>,
     /// By how many its nodes change what each domain owns.
     owned: HashMap<u16, isize>,
+    failed: bool,
 }
 
 #[derive(Debug)]
@@ -48,7 +49,8 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// `ENOSPC` if it would be more than `limit` nodes that the transaction touches.
+    /// `ENOSPC` if it would be more than `limit` nodes that the transaction touches, which
+    /// [fails](Self::fail) then.
     pub(super) fn read(
         &mut self,
         path: &[u8],
@@ -59,6 +61,7 @@ impl Transaction {
             return Ok(self.touched[at].now.clone());
         }
         if self.touched.len() >= limit {
+            self.fail();
             return Err(ErrorCode::NoSpc);
         }
         let node = tree.get(path).cloned();
@@ -81,10 +84,10 @@ impl Transaction {
         }
     }
 
-    /// Keeps an event for the commit; only the last one of a node counts.
+    /// Keeps an event for the commit. Of several of a node the one that reaches further counts.
     pub(super) fn queue_event(&mut self, path: &[u8], reach: Reach) {
         if let Some(touched) = self.entry(path) {
-            touched.event = Some(reach);
+            touched.event = touched.event.max(Some(reach));
         }
     }
 
@@ -97,8 +100,13 @@ impl Transaction {
         self.owned.iter().map(|(domid, change)| (*domid, *change))
     }
 
-    pub(super) fn owned_by(&self, domid: u16) -> isize {
-        self.owned.get(&domid).copied().unwrap_or(0)
+    /// A request has failed half-way and cannot be undone: there is to be no commit.
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    pub(super) const fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Puts what was done into the tree.

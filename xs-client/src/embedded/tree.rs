@@ -55,7 +55,8 @@ impl Children {
         self.0.push(0);
     }
 
-    pub(super) fn remove(&mut self, name: &[u8]) {
+    /// Removes a name. Was it there?
+    pub(super) fn remove(&mut self, name: &[u8]) -> bool {
         let mut at = 0;
         let found = self.iter().any(|other| {
             let is_it = other == name;
@@ -65,6 +66,7 @@ impl Children {
         if found {
             self.0.drain(at..=at + name.len());
         }
+        found
     }
 }
 
@@ -154,8 +156,8 @@ mod tests {
         for name in [&b"bb"[..], b"b", b"bbb", b"a"] {
             children.add(name);
         }
-        children.remove(b"b");
-        children.remove(b"nobody");
+        assert!(children.remove(b"b"));
+        assert!(!children.remove(b"nobody"));
         assert_eq!(children.as_bytes(), b"bb\0bbb\0a\0");
         children.add(b"b");
         children.remove(b"bb");

@@ -7,12 +7,12 @@ use super::connection::ConnectionId;
 use super::tree::parent;
 
 /// Which watches a change concerns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reach {
-    /// Those of the node itself and of all above it.
-    Subtree,
     /// Those of the node itself: it went away with one above it, which has an event of its own.
     Exact,
+    /// Those of the node itself and of all above it.
+    Subtree,
 }
 
 /// A watch of one connection.
