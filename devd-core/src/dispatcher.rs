@@ -4,7 +4,7 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::device::{HookFacts, Look, Touched};
-use crate::machine::{needed, sight};
+use crate::sight::{needed, sight};
 use crate::timer::{Owner, Timers};
 use crate::{
     Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, HotplugStatus, Kind, Leaf, Notice,

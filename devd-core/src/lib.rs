@@ -31,6 +31,7 @@ mod path;
 mod reason;
 mod registry;
 mod service;
+mod sight;
 mod time;
 mod timer;
 

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use crate::device::{Device, Look};
 use crate::dispatcher::Dispatcher;
 use crate::timer::Owner;
-use crate::{Action, Domid, Kind, Notice, Phase, Reason, Server, ServiceFailure, Time};
+use crate::{
+    Action, Domid, HotplugStatus, Kind, Notice, Phase, Reason, Server, ServiceFailure, Time,
+};
 
 /// What is known about a guest's QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +118,7 @@ impl Dispatcher {
         self.forget_guest(guest);
     }
 
-    pub(crate) fn find_service(&mut self, guest: u32) {
+    fn find_service(&mut self, guest: u32) {
         let guest = self.registry.guest_mut(guest);
         if guest.service == ServiceState::Unknown {
             guest.service = ServiceState::Finding;
@@ -224,5 +226,86 @@ impl Dispatcher {
         }
         self.clear_timer(Owner::Guest(guest));
         self.registry.remove_guest(guest);
+    }
+}
+
+// What becomes of the devices that it serves.
+impl Dispatcher {
+    /// A device that a QEMU has taken up: served, if that QEMU still runs.
+    pub(crate) fn adopt_served(&mut self, index: u32, connected: bool, now: Time) {
+        let device = self.registry.device(index);
+        let (key, marked) = (device.key, device.hotplug == HotplugStatus::Refused);
+        let lost = self.is_orphaned(index);
+        if connected && (lost || marked) {
+            return self.fail(index, Reason::Lost, now);
+        }
+        if lost {
+            // Frontends send nothing before the backend has connected, so a new QEMU finds
+            // the rings as they were made. It takes up devices in state 1.
+            self.act(Action::Rewind(key));
+        }
+        self.want_service(index, now);
+    }
+
+    /// Is the QEMU that has taken this device up no more?
+    fn is_orphaned(&self, index: u32) -> bool {
+        let device = self.registry.device(index);
+        match self.registry.guest(device.guest).service {
+            // One that is being ended serves until then; what it has left is judged afterwards.
+            ServiceState::Unknown
+            | ServiceState::Finding
+            | ServiceState::Running
+            | ServiceState::Stopping => false,
+            // One that came since may have been taken up by the new QEMU already.
+            ServiceState::Starting => device.orphan,
+            ServiceState::Absent | ServiceState::BackingOff => true,
+        }
+    }
+
+    /// Has the QEMU that its guest has now taken up a device of this name?
+    pub(crate) fn is_taken_up(&self, index: u32) -> bool {
+        let device = self.registry.device(index);
+        self.registry.guest(device.guest).service == ServiceState::Running
+            && device.hotplug == HotplugStatus::Connected
+    }
+
+    /// The device needs its guest's QEMU.
+    pub(crate) fn want_service(&mut self, index: u32, now: Time) {
+        let guest = self.registry.device(index).guest;
+        if self.registry.guest(guest).service == ServiceState::Running {
+            return self.attached(index, Notice::Attached);
+        }
+        let device = self.registry.device_mut(index);
+        device.phase = Phase::Starting;
+        device.orphan = false;
+        self.reconcile_service(guest, now);
+    }
+
+    /// A device that QEMU serves wants to close. That is for its QEMU to do, if it has one.
+    pub(crate) fn see_to_close(&mut self, index: u32, now: Time) {
+        let device = self.registry.device(index);
+        let (key, guest, phase) = (device.key, device.guest, device.phase);
+        if key.kind.server() != Server::Qemu {
+            return;
+        }
+        // QEMU says `connected` of what it takes up, and the daemon `error` of what is lost.
+        let taken_up = device.hotplug == HotplugStatus::Connected;
+        let lost = phase == Phase::Failed(Reason::Lost) || self.is_orphaned(index);
+        if !taken_up || lost {
+            self.act(Action::Close(key));
+        } else if self.registry.guest(guest).service != ServiceState::Running {
+            self.registry.device_mut(index).phase = Phase::Starting;
+        } else if phase != Phase::Attached {
+            self.attached(index, Notice::Adopted);
+        }
+        self.reconcile_service(guest, now);
+    }
+
+    /// The device does not need its guest's QEMU any more.
+    pub(crate) fn release_service(&mut self, index: u32, now: Time) {
+        let device = self.registry.device(index);
+        if device.key.kind.server() == Server::Qemu {
+            self.reconcile_service(device.guest, now);
+        }
     }
 }

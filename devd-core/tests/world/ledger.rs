@@ -1,0 +1,206 @@
+//! What must never happen to a device: an account of the work that hooks have done for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use devd_core::{DeviceKey, HookEnd, Server, Verb};
+
+use super::hooks::Process;
+use super::store::{Life, Store};
+
+/// What a device's hooks have left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Nothing.
+    Nothing,
+    /// Perhaps something: the add hook runs, or has failed.
+    Tried,
+    /// All that the add hook puts in place.
+    Placed,
+}
+
+#[derive(Clone, Debug)]
+struct Account {
+    work: Work,
+    /// The life for which the last hook was started, and the daemon that did.
+    life: Option<Life>,
+    daemon: u32,
+    /// The store says of this life that its hook has done its work.
+    recorded: bool,
+    /// The daemon has heard of the add hook's end and not looked at the device since.
+    unseen: bool,
+    /// At that look, or when it ended, another device was in the place of the one that the hook
+    /// ran for: nothing in the store tells whose work it is.
+    mistaken: bool,
+    /// The removal hook's end is in the store.
+    removal_recorded: bool,
+    /// No hook has been run for this device.
+    fresh: bool,
+}
+
+impl Account {
+    fn new(daemon: u32) -> Self {
+        Self {
+            work: Work::Nothing,
+            life: None,
+            daemon,
+            recorded: false,
+            unseen: false,
+            mistaken: false,
+            removal_recorded: false,
+            fresh: true,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    accounts: BTreeMap<DeviceKey, Account>,
+    /// Devices of which the daemon knows what their hook needs.
+    pub(crate) known: BTreeSet<DeviceKey>,
+}
+
+impl Ledger {
+    pub(crate) fn work(&self, key: DeviceKey) -> Work {
+        self.accounts.get(&key).map_or(Work::Nothing, |account| account.work)
+    }
+
+    /// Must the daemon think that another device's hook was run for this one?
+    pub(crate) fn is_mistaken(&self, key: DeviceKey) -> bool {
+        self.accounts.get(&key).is_some_and(|account| account.mistaken)
+    }
+
+    /// Devices for which hooks have left something behind that this daemon can know of.
+    pub(crate) fn leftovers(&self, daemon: u32) -> impl Iterator<Item = (DeviceKey, Work)> {
+        let left = self.accounts.iter().filter(move |(_, account)| match account.work {
+            Work::Nothing => false,
+            Work::Tried => account.daemon == daemon,
+            Work::Placed => account.daemon == daemon || account.recorded,
+        });
+        left.map(|(key, account)| (*key, account.work))
+    }
+
+    /// The toolstack has made a device, under the eyes of this daemon (0: of none). What was
+    /// done for the one before it, whose name the daemon may know still, can only be known to
+    /// a daemon that knew that one.
+    pub(crate) fn created(&mut self, key: DeviceKey, daemon: u32, named: bool) {
+        if self.work(key) == Work::Nothing || !self.known.contains(&key) {
+            let unseen = self.accounts.get(&key).is_some_and(|account| account.unseen);
+            let account = Account { unseen, mistaken: named, ..Account::new(daemon) };
+            self.accounts.insert(key, account);
+        }
+    }
+
+    /// A hook is started.
+    pub(crate) fn started(&mut self, hook: &Process, store: &Store) -> Result<(), String> {
+        let key = hook.key;
+        let directory = store.get(key);
+        let account = self.accounts.entry(key).or_insert_with(|| Account::new(0));
+        let same_daemon = account.daemon == hook.daemon;
+        let alive = directory.is_some_and(|directory| {
+            directory.online && directory.state != 6 && store.frontend(key).is_some()
+        });
+        let verdict = match hook.verb {
+            _ if hook.tap => Ok(()),
+            Verb::Add => {
+                let same_life = account.life == hook.life;
+                let known = same_daemon || same_life && account.recorded;
+                if account.work == Work::Placed && known && !account.mistaken {
+                    Err(format!("{key}: the add hook runs a second time"))
+                } else {
+                    Ok(())
+                }
+            }
+            Verb::Remove => {
+                let current = directory.map(|directory| directory.life);
+                // Of an interface that is closed at the first look nobody can tell whether an
+                // earlier daemon has run its hook.
+                let first = account.fresh && key.kind.server() == Server::NetworkHook;
+                let known =
+                    !first && !account.mistaken && (same_daemon || account.removal_recorded);
+                if account.work == Work::Nothing && known {
+                    Err(format!("{key}: the removal hook runs, and there is nothing to remove"))
+                } else if alive && account.life == current && !account.mistaken {
+                    Err(format!("{key}: the removal hook runs for a device that is in use"))
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        if hook.verb == Verb::Add && !hook.tap {
+            account.work = Work::Tried;
+            account.life = hook.life;
+            account.recorded = false;
+            account.mistaken = false;
+            account.unseen = false;
+        }
+        account.removal_recorded = false;
+        account.fresh = false;
+        account.daemon = hook.daemon;
+        verdict
+    }
+
+    /// A hook has ended.
+    pub(crate) fn ended(&mut self, hook: &Process, end: HookEnd, store: &Store) {
+        let directory = store.get(hook.key);
+        if directory.is_none() && !self.accounts.contains_key(&hook.key) {
+            return; // It was written off.
+        }
+        let account = self.accounts.entry(hook.key).or_insert_with(|| Account::new(0));
+        account.daemon = hook.daemon;
+        if hook.verb == Verb::Add && directory.is_some_and(|now| Some(now.life) != hook.life) {
+            account.mistaken = true;
+        }
+        match hook.verb {
+            Verb::Add if hook.has_done_it(end) => {
+                account.work = Work::Placed;
+                account.recorded =
+                    directory.is_some_and(|directory| directory.hotplug == Some("connected"));
+            }
+            Verb::Add => account.work = Work::Tried,
+            Verb::Remove => account.work = Work::Nothing,
+        }
+    }
+
+    /// The daemon hears of an add hook's end.
+    pub(crate) fn heard(&mut self, key: DeviceKey) {
+        if let Some(account) = self.accounts.get_mut(&key) {
+            account.unseen = true;
+        }
+    }
+
+    /// The daemon has looked at a device, and found this life. Has it judged the work of the
+    /// hook that has ended?
+    pub(crate) fn seen(&mut self, key: DeviceKey, life: Option<Life>, judged: bool) {
+        if let Some(account) = self.accounts.get_mut(&key)
+            && account.unseen
+        {
+            account.unseen = !judged;
+            account.mistaken |= life.is_some() && life != account.life;
+        }
+    }
+
+    /// The daemon has recorded the end of an add hook, or of a removal hook.
+    pub(crate) fn recorded(&mut self, key: DeviceKey, verb: Verb) {
+        let Some(account) = self.accounts.get_mut(&key) else { return };
+        match verb {
+            Verb::Add => account.recorded = true,
+            Verb::Remove => account.removal_recorded = true,
+        }
+    }
+
+    /// The daemon ends. The next one does not hear of directories that have been replaced.
+    pub(crate) fn daemon_ends(&mut self, store: &Store) {
+        self.known.clear();
+        self.accounts.retain(|key, account| {
+            let life = store.get(*key).map(|directory| directory.life);
+            let mistaken = account.mistaken && life.is_some();
+            account.work == Work::Nothing || account.life == life || mistaken
+        });
+    }
+
+    /// A directory has vanished of which no daemon knows what its hook needs, or in which
+    /// nobody could read it any more: its hook's work stays for ever.
+    pub(crate) fn write_off(&mut self, key: DeviceKey) {
+        self.accounts.remove(&key);
+    }
+}
