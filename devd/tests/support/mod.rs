@@ -6,6 +6,7 @@
 //! * [`Kernel`]: the driver domain's backends.
 //! * [`Devd`]: the daemon.
 //! * [`process`]: processes as `/proc` shows them.
+//! * [`toolstack`]: what it writes.
 //! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test uses its part of it")]
 
@@ -14,6 +15,7 @@ mod device;
 mod kernel;
 pub mod process;
 pub mod stand_in;
+pub mod toolstack;
 mod world;
 
 use std::thread;

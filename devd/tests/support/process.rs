@@ -22,7 +22,8 @@ pub fn environment(pid: i32) -> Vec<String> {
     words(&fs::read(format!("/proc/{pid}/environ")).unwrap_or_default())
 }
 
-fn words(bytes: &[u8]) -> Vec<String> {
+/// Takes apart what `/proc` has of arguments or of an environment.
+pub fn words(bytes: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(bytes);
     text.split_terminator('\0').map(str::to_owned).collect()
 }

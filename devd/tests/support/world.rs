@@ -1,6 +1,6 @@
 //! A driver domain without Xen, and the toolstack's hands on it.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,10 @@ use humantime::parse_rfc3339;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
+use xs_client::Client;
 use xs_client::embedded::{Options, Quota, Server, Store};
-use xs_client::{Client, Outcome};
-use xs_proto::{Access, Permission};
 
-use super::stand_in;
-use super::{DOMID, Devd, Device, Kernel, process, wait_for, wait_until};
+use super::{DOMID, Devd, Device, Kernel, process, stand_in, toolstack, wait_for, wait_until};
 
 /// Where the driver domain's nodes are.
 pub const GUEST_HOME: &str = "/local/domain/7";
@@ -266,55 +264,20 @@ impl World {
         Client::new(self.store.connect(0).unwrap())
     }
 
-    /// Makes a device, in one transaction as libxl does.
+    /// Makes a device.
     pub fn attach(&self, device: &Device) {
-        self.attach_all(std::slice::from_ref(device));
+        toolstack::attach(&mut self.toolstack(), device);
     }
 
-    /// Makes many, each in a transaction of its own.
+    /// Makes many, one behind the other.
     pub fn attach_all(&self, devices: &[Device]) {
         let mut toolstack = self.toolstack();
-        let mine = |owner, reader| {
-            [
-                Permission { domid: owner, access: Access::None },
-                Permission { domid: reader, access: Access::Read },
-            ]
-        };
-        for device in devices {
-            let guest = format!("/local/domain/{}", device.guest);
-            let (backend, frontend) = (device.backend(), device.frontend());
-            toolstack
-                .transaction(|transaction| {
-                    if !transaction.exists(&guest)? {
-                        transaction.mkdir(&guest)?;
-                        transaction.set_permissions(&guest, &mine(0, device.guest))?;
-                    }
-                    transaction.mkdir(&frontend)?;
-                    transaction.set_permissions(&frontend, &mine(device.guest, DOMID))?;
-                    transaction.write(format!("{frontend}/backend"), &backend)?;
-                    transaction.write(format!("{frontend}/state"), device.frontend_state)?;
-                    transaction.mkdir(&backend)?;
-                    transaction.set_permissions(&backend, &mine(DOMID, device.guest))?;
-                    for (node, value) in &device.nodes {
-                        transaction.write(format!("{backend}/{node}"), value)?;
-                    }
-                    Ok(Outcome::Commit(()))
-                })
-                .unwrap();
-        }
+        devices.iter().for_each(|device| toolstack::attach(&mut toolstack, device));
     }
 
     /// Asks for a device's end, as `xl network-detach` and the like do.
     pub fn detach(&self, device: &Device) {
-        let backend = device.backend();
-        let mut toolstack = self.toolstack();
-        toolstack
-            .transaction(|transaction| {
-                transaction.write(format!("{backend}/online"), "0")?;
-                transaction.write(format!("{backend}/state"), "5")?;
-                Ok(Outcome::Commit(()))
-            })
-            .unwrap();
+        toolstack::detach(&mut self.toolstack(), device);
     }
 
     /// Removes a device's directories without asking anybody.
