@@ -263,3 +263,36 @@ fn what_a_hook_writes_is_in_the_log_with_its_device_and_has_an_end() {
     let lines = world.logged(&format!("{}: hook: ", talker.path()));
     assert!((1000..2500).contains(&lines), "{lines}");
 }
+
+#[test]
+fn what_a_hook_leaves_in_the_background_stays_there() {
+    let world = World::new();
+    world.gate("never");
+    world.hook("block", "call connect; { read x < $DIR/never; } & echo $! > $DIR/child");
+    let _kernel = world.kernel();
+    let devd = world.devd(&[]);
+    let device = Device::vbd(3, 51712);
+    world.attach(&device);
+    world.wait_logged("backend/vbd/3/51712: attached");
+    let child = std::fs::read_to_string(world.file("child")).unwrap().trim().parse().unwrap();
+    assert!(process::is_alive(child));
+    devd.terminate();
+    assert!(process::is_alive(child));
+}
+
+#[test]
+fn nothing_stays_open_of_devices_that_are_gone() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--linger", "0"]);
+    let files = || process::open_files(devd.pid()).into_iter().map(|(number, _)| number);
+    let before: Vec<i32> = files().collect();
+    for devid in 0..10 {
+        let devices = [Device::vif(3, devid), Device::vbd(3, devid)];
+        world.attach_all(&devices);
+        devices.iter().for_each(|device| world.wait_connected(device));
+        devices.iter().for_each(|device| world.detach(device));
+        devices.iter().for_each(|device| world.wait_gone(device));
+    }
+    assert_eq!(files().collect::<Vec<_>>(), before);
+}

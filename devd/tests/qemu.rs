@@ -149,6 +149,49 @@ fn a_qemu_that_dies_is_reported_on_all_it_served_and_the_rest_gets_a_new_one() {
 }
 
 #[test]
+fn a_share_that_has_lost_its_qemu_keeps_others_from_a_new_one() {
+    let world = World::new();
+    let qemu = world.qemu();
+    let _devd = world.devd(&["--qemu", &qemu]);
+    let (share, disk) = (Device::share(3, 0), Device::qdisk(3, 51712).unused());
+    world.attach_all(&[share.clone(), disk.clone()]);
+    world.wait_connected(&share);
+    world.wait_node(&disk, "state", "2");
+    process::signal(world.qemus(3)[0], Signal::SIGKILL);
+    world.wait_refused(&share);
+    // A new QEMU would take up the share again, and repeat what the old one had done.
+    let reason = world.wait_refused(&disk);
+    assert!(reason.contains("9pfs"), "{reason}");
+    assert_eq!(world.qemus(3).len(), 1);
+
+    world.detach(&share);
+    world.wait_gone(&share);
+    world.use_device(&disk);
+    world.wait_connected(&disk);
+    assert_eq!(world.qemus(3).len(), 2);
+}
+
+#[test]
+fn a_qemu_that_does_not_heed_sighup_is_killed() {
+    let world = World::new();
+    world.gate("never");
+    let qemu = world.qemu_that(
+        "trap '' HUP
+         call write device-model/3/state running
+         while :; do read x < $DIR/never; done",
+    );
+    let _devd = world.devd(&["--qemu", &qemu]);
+    let device = Device::qdisk(3, 51712);
+    world.attach(&device);
+    world.wait_logged("backend/qdisk/3/51712: attached");
+    world.set(&device, "online", "0");
+    world.set(&device, "state", "6");
+    world.wait_gone(&device);
+    wait_ended(world.qemus(3)[0]);
+    assert_no_nodes(&world, 3);
+}
+
+#[test]
 fn the_disk_of_a_qemu_that_died_can_be_detached() {
     let world = World::new();
     let qemu = world.qemu();

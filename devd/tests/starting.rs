@@ -3,7 +3,8 @@
 mod support;
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ fn no_store_is_exit_code_3_with_a_word_about_what_to_do() {
     assert!(said.contains(path) && said.contains("/dev/xen/xenbus"), "{said}");
 
     // A socket that nobody listens to.
-    drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+    drop(UnixListener::bind(path).unwrap());
     let (code, said) = run(&["-F", "--xenstore", path]);
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains(path) && said.contains("is xenstored running?"), "{said}");
@@ -95,7 +96,18 @@ fn the_pid_file_of_a_killed_daemon_is_no_hindrance() {
 fn a_supervisor_is_told_when_the_first_look_at_all_devices_is_done_and_when_it_ends() {
     let world = World::new();
     let path = world.file("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
+    tells_supervisor(&world, &UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap());
+}
+
+#[test]
+fn a_supervisor_may_listen_at_an_abstract_address() {
+    let world = World::new();
+    let name = format!("devd-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).unwrap();
+    tells_supervisor(&world, &UnixDatagram::bind_addr(&address).unwrap(), &format!("@{name}"));
+}
+
+fn tells_supervisor(world: &World, socket: &UnixDatagram, name: &str) {
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let heard = || {
         let mut message = [0; 64];
@@ -105,11 +117,11 @@ fn a_supervisor_is_told_when_the_first_look_at_all_devices_is_done_and_when_it_e
     world.attach(&Device::vif(3, 0).with("state", "2"));
     world.store.inject(Fault::delay(Duration::from_millis(300)).on(MessageType::Directory));
     let mut command = world.command(&[]);
-    command.env("NOTIFY_SOCKET", &path);
+    command.env("NOTIFY_SOCKET", name);
     let devd = world.spawn(command);
     assert_eq!(heard(), "READY=1");
     assert_eq!(world.logged("backend/vif/3/0: found"), 1);
-    assert_eq!(world.logged("runs"), 1, "its hook is started");
+    assert_eq!(world.logged("vif-bridge"), 1, "its hook is started");
     devd.terminate();
     assert_eq!(heard(), "STOPPING=1");
 }

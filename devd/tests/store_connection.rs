@@ -117,6 +117,15 @@ fn a_qemu_that_dies_while_the_store_is_away_is_reported_when_it_is_back() {
     assert!(reason.contains("has ended"), "{reason}");
 }
 
+#[test]
+fn without_a_store_it_can_still_be_told_to_end() {
+    let mut world = World::new();
+    let devd = world.devd(&[]);
+    world.stop_store();
+    world.wait_logged("I try to get it back");
+    devd.terminate();
+}
+
 /// Cuts the daemon's connection at every place of the lives of two devices, one place at a
 /// time.
 #[test]
