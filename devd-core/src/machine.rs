@@ -2,6 +2,8 @@
 //!
 //! `docs/design.md` has the same as a table.
 
+use core::time::Duration;
+
 use crate::device::{Device, Look, Touched};
 use crate::dispatcher::Dispatcher;
 use crate::sight::Sight;
@@ -48,11 +50,14 @@ impl Dispatcher {
                     self.fail(index, reason, now);
                 }
             }
-            // No hook is run so early: this is not the device that it runs for.
-            (
-                Phase::Attaching(Run::Running | Run::Stopping),
-                Sight::Gone | Sight::Early | Sight::Closed,
-            ) => self.hurry(index, now),
+            (Phase::Attaching(Run::Running | Run::Stopping), Sight::Gone | Sight::Closed) => {
+                self.hurry(index, self.settings.hurry, now)
+            }
+            // No hook is run so early: this is not the device that it runs for, and must not be
+            // told what is meant for that one.
+            (Phase::Attaching(Run::Running | Run::Stopping), Sight::Early) => {
+                self.hurry(index, Duration::ZERO, now);
+            }
             (Phase::Attaching(Run::Ended), Sight::Gone) => self.leave(index, true, now),
             (Phase::Attaching(Run::Ended), Sight::Closed) => self.leave(index, false, now),
             (Phase::Attaching(Run::Ended), Sight::Early) => self.replace(index, sight, now),
@@ -290,12 +295,13 @@ impl Dispatcher {
         }
     }
 
-    /// The device goes while its add hook runs: the hook may finish, but not for long.
-    fn hurry(&mut self, index: u32, now: Time) {
+    /// The device goes while its add hook runs: the hook may go on for so long.
+    fn hurry(&mut self, index: u32, wait: Duration, now: Time) {
         let device = self.registry.device_mut(index);
         let hurried = core::mem::replace(&mut device.hurried, true);
-        if !hurried && device.phase == Phase::Attaching(Run::Running) {
-            self.set_timer(Owner::Device(index), now, self.settings.hurry);
+        let runs = device.phase == Phase::Attaching(Run::Running);
+        if runs && (!hurried || wait.is_zero()) {
+            self.set_timer(Owner::Device(index), now, wait);
         }
     }
 
@@ -478,7 +484,9 @@ impl Dispatcher {
                 self.act(Action::StopHook(key));
             }
             Phase::Attaching(Run::Stopping) | Phase::Detaching(Run::Stopping) => {
-                self.set_timer(Owner::Device(index), now, self.settings.kill_grace);
+                // Once more if that does not help, but not in this very moment.
+                let wait = self.settings.kill_grace.max(Duration::from_millis(1));
+                self.set_timer(Owner::Device(index), now, wait);
                 self.act(Action::KillHook(key));
             }
             Phase::Lingering => {

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use devd_core::{
-    Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HotplugStatus, Notice, Observation,
-    Phase, Reason, Removal, Run, ServiceEvent, ServiceFailure, State, Time, Verb, Want,
+    Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, HotplugStatus, Notice,
+    Observation, Phase, Reason, Removal, Run, ServiceEvent, ServiceFailure, State, Time, Verb,
+    Want,
 };
 
 use super::hooks::{Pid, Step};
@@ -390,6 +391,11 @@ impl World {
         let Some(hook) = hook else {
             return self.violate(format!("{key}: a hook to be run, and nothing says which"));
         };
+        if self.chance.mishap(50) {
+            let failure = HookFailure::Spawn(12);
+            self.ledger.not_started(key, hook.verb, self.daemon.number);
+            return self.tell(Answer::HookEnd(key, HookEnd::Failure(failure)));
+        }
         let life = if hook.verb == Verb::Add { life } else { None };
         let pid = self.hooks.start(&hook, life, self.daemon.number);
         self.history.push((key, hook.verb, hook.tap));

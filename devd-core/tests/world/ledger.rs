@@ -161,6 +161,16 @@ impl Ledger {
         }
     }
 
+    /// A hook could not be started: that of adding will be tried again, that of removing not.
+    pub(crate) fn not_started(&mut self, key: DeviceKey, verb: Verb, daemon: u32) {
+        let account = self.accounts.entry(key).or_insert_with(|| Account::new(0));
+        account.daemon = daemon;
+        account.work = match verb {
+            Verb::Add => Work::Tried,
+            Verb::Remove => Work::Nothing,
+        };
+    }
+
     /// The daemon hears of an add hook's end.
     pub(crate) fn heard(&mut self, key: DeviceKey) {
         if let Some(account) = self.accounts.get_mut(&key) {
