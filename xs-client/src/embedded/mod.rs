@@ -9,6 +9,12 @@
 //! What it can do that the real one cannot: go wrong on demand ([`Store::inject`]) and say how
 //! many requests there were ([`Store::counts`]).
 //!
+//! What it does not have of the real one: the limits on memory and on the rate of writes, the
+//! twenty seconds after which a client that reads no events loses them, and live update. Where
+//! the real one answers with an error left over from somebody else, as it does to a path with no
+//! NUL, this one says `EINVAL`. A domain never gets what an earlier one of its number was
+//! allowed.
+//!
 //! How a request goes: `reactor` → `state` (counts, faults) → `operations` → `nodes` with
 //! `permissions` and `transaction` → `tree`; then `watch` says who is to hear of it, and
 //! `connection` keeps replies and events until the reactor sends them.

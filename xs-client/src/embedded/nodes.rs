@@ -7,7 +7,7 @@ use xs_proto::{ErrorCode, PermissionList, WatchEvent};
 use super::domain::home;
 use super::permissions::{Caller, Permissions, Rights};
 use super::state::State;
-use super::transaction::Transaction;
+use super::transaction::{Action, Change, Transaction};
 use super::tree::{Node, child, name, parent};
 use super::watch::Reach;
 
@@ -173,12 +173,21 @@ impl State {
                 return Err(ErrorCode::NoSpc);
             }
         }
-        let changes = transaction.commit(&mut self.tree)?;
+        if transaction.conflicts(&self.tree) {
+            return Err(ErrorCode::Again);
+        }
         for (domid, change) in owned {
             self.domains.count_nodes(domid, change);
         }
-        for change in changes {
-            self.fire(&change.path, None, change.before.as_ref(), change.reach);
+        for Change { path, action, event, before } in transaction.into_changes() {
+            match action {
+                Action::Keep => {}
+                Action::Put(node) => self.tree.put(&path, node),
+                Action::Remove => self.tree.remove(&path),
+            }
+            if let Some(reach) = event {
+                self.fire(&path, None, before.as_ref(), reach);
+            }
         }
         Ok(())
     }

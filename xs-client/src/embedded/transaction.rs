@@ -35,13 +35,23 @@ struct Touched {
     event: Option<Reach>,
 }
 
-/// A change that a commit has made, to be told to watchers.
+/// What a commit does to one node.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) path: Box<[u8]>,
-    pub(super) reach: Reach,
+    pub(super) action: Action,
+    /// Whose watches are to hear of it, if anybody's.
+    pub(super) event: Option<Reach>,
     /// The node's permissions before the transaction.
     pub(super) before: Option<Permissions>,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    /// It was only looked at.
+    Keep,
+    Put(Arc<Node>),
+    Remove,
 }
 
 impl Transaction {
@@ -109,32 +119,26 @@ impl Transaction {
         self.failed
     }
 
-    /// Puts what was done into the tree.
-    ///
-    /// # Errors
-    ///
-    /// `EAGAIN` if a node was changed by somebody else; the tree is then as it was.
-    pub(super) fn commit(self, tree: &mut Tree) -> Result<Vec<Change>, ErrorCode> {
+    /// Has somebody else changed a node since the transaction first touched it?
+    pub(super) fn conflicts(&self, tree: &Tree) -> bool {
         let generation = |node: &Arc<Node>| node.generation;
-        let conflict = self.touched.iter().any(|touched| {
+        self.touched.iter().any(|touched| {
             tree.get(&touched.path).map(generation) != touched.before.as_ref().map(generation)
-        });
-        if conflict {
-            return Err(ErrorCode::Again);
-        }
-        let mut changes = Vec::new();
-        for Touched { path, before, now, changed, event } in self.touched {
-            match now {
-                Some(node) if changed => tree.put(&path, node),
-                None if changed => tree.remove(&path),
-                _ => {}
-            }
-            if let Some(reach) = event {
-                let before = before.map(|node| node.permissions.clone());
-                changes.push(Change { path, reach, before });
-            }
-        }
-        Ok(changes)
+        })
+    }
+
+    /// What a commit is to do, in this order, one after another: each event goes to those who
+    /// may see it when the changes before it are made and those behind it are not.
+    pub(super) fn into_changes(self) -> impl Iterator<Item = Change> {
+        self.touched.into_iter().map(|Touched { path, before, now, changed, event }| {
+            let action = match now {
+                _ if !changed => Action::Keep,
+                Some(node) => Action::Put(node),
+                None => Action::Remove,
+            };
+            let before = before.map(|node| node.permissions.clone());
+            Change { path, action, event, before }
+        })
     }
 
     fn entry(&mut self, path: &[u8]) -> Option<&mut Touched> {
@@ -160,17 +164,20 @@ mod tests {
     }
 
     #[test]
-    fn nothing_shows_outside_before_the_commit_and_all_after() {
-        let mut tree = tree();
+    fn nothing_shows_outside_before_the_commit() {
+        let tree = tree();
         let mut transaction = Transaction::default();
         transaction.read(b"/a", &tree, 9).unwrap();
         transaction.write(b"/a", Some(node(b"new")));
         transaction.queue_event(b"/a", Reach::Subtree);
         assert_eq!(*tree.get(b"/a").unwrap().value, *b"a");
         assert_eq!(*transaction.read(b"/a", &tree, 9).unwrap().unwrap().value, *b"new");
-        let changes = transaction.commit(&mut tree).unwrap();
-        assert_eq!(*tree.get(b"/a").unwrap().value, *b"new");
-        assert_eq!(changes.len(), 1);
+        let changes: Vec<Change> = transaction.into_changes().collect();
+        let [Change { action: Action::Put(node), event: Some(Reach::Subtree), .. }] = &changes[..]
+        else {
+            panic!("{changes:?}");
+        };
+        assert_eq!(*node.value, *b"new");
     }
 
     #[test]
@@ -179,10 +186,9 @@ mod tests {
         let mut transaction = Transaction::default();
         transaction.read(b"/a", &tree, 9).unwrap();
         transaction.read(b"/b", &tree, 9).unwrap();
-        transaction.write(b"/b", None);
+        assert!(!transaction.conflicts(&tree));
         tree.put(b"/a", node(b"a"));
-        assert_eq!(transaction.commit(&mut tree).unwrap_err(), ErrorCode::Again);
-        assert!(tree.get(b"/b").is_some());
+        assert!(transaction.conflicts(&tree));
     }
 
     #[test]
@@ -192,7 +198,7 @@ mod tests {
         assert!(transaction.read(b"/c", &tree, 9).unwrap().is_none());
         tree.put(b"/c", node(b""));
         assert!(transaction.read(b"/c", &tree, 9).unwrap().is_none());
-        assert_eq!(transaction.commit(&mut tree).unwrap_err(), ErrorCode::Again);
+        assert!(transaction.conflicts(&tree));
     }
 
     #[test]
