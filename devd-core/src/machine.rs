@@ -172,7 +172,7 @@ impl Dispatcher {
             (Server::Qemu, Sight::Ready { connected, .. }) => {
                 self.adopt_served(index, connected, now);
             }
-            (Server::Qemu, _) => self.want_service(index, now),
+            (Server::Qemu, _) => self.want_service(index, Notice::Attached, now),
             (Server::Elsewhere, _) => self.registry.device_mut(index).phase = Phase::Attached,
         }
     }

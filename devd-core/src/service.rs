@@ -244,7 +244,7 @@ impl Dispatcher {
             // the rings as they were made. It takes up devices in state 1.
             self.act(Action::Rewind(key));
         }
-        self.want_service(index, now);
+        self.want_service(index, Notice::Adopted, now);
     }
 
     /// Is the QEMU that has taken this device up no more?
@@ -270,10 +270,10 @@ impl Dispatcher {
     }
 
     /// The device needs its guest's QEMU.
-    pub(crate) fn want_service(&mut self, index: u32, now: Time) {
+    pub(crate) fn want_service(&mut self, index: u32, notice: Notice, now: Time) {
         let guest = self.registry.device(index).guest;
         if self.registry.guest(guest).service == ServiceState::Running {
-            return self.attached(index, Notice::Attached);
+            return self.attached(index, notice);
         }
         let device = self.registry.device_mut(index);
         device.phase = Phase::Starting;

@@ -4,7 +4,7 @@ mod world;
 
 use std::env;
 
-use world::storm;
+use world::storm::storm;
 
 /// Steps of one world. A new one starts from nothing: failures are found and told sooner.
 const STEPS_OF_A_WORLD: u64 = 3_000;

@@ -462,7 +462,8 @@ impl World {
         if self.qemus.get(domid).is_some() {
             return self.violate(format!("a second QEMU for guest {domid}"));
         }
-        if self.chance.mishap(6) {
+        if self.fail_qemus > 0 || self.chance.mishap(6) {
+            self.fail_qemus = self.fail_qemus.saturating_sub(1);
             return self
                 .tell(Answer::Service(domid, ServiceEvent::Failed(ServiceFailure::Exit(1))));
         }
@@ -511,12 +512,5 @@ impl World {
             };
             self.tell(Answer::Service(domid, heard));
         }
-    }
-}
-
-/// Where a device is, as far as the dispatcher is concerned.
-impl World {
-    pub(crate) fn phase(&self, key: DeviceKey) -> Option<Phase> {
-        self.daemon.dispatcher.as_ref().and_then(|dispatcher| dispatcher.phase(key))
     }
 }

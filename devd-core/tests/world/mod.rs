@@ -17,8 +17,9 @@ mod ledger;
 mod qemu;
 mod quiet;
 mod store;
-mod storm;
+pub(crate) mod storm;
 mod toolstack;
+mod view;
 
 use devd_core::{DeviceKey, Dispatcher, Domid, Server, Settings, Time, Verb, Want};
 
@@ -32,7 +33,6 @@ use qemu::Qemus;
 use store::{Life, Store};
 
 pub(crate) use store::Spec;
-pub(crate) use storm::storm;
 
 /// What happens at some time. Numbers tell which daemon it happens to: a dead one hears and
 /// does nothing.
@@ -75,11 +75,17 @@ pub(crate) struct World {
     frontends: Frontends,
     clock: Clock<Happening>,
     ledger: Ledger,
+    /// Until then the kernel does nothing, nor do the guests, and the daemon reads no events.
+    backends_held: u64,
+    frontends_held: u64,
+    daemon_held: u64,
     /// Daemons started so far.
     starts: u32,
     /// All hooks that were run.
     pub(crate) history: Vec<(DeviceKey, Verb, bool)>,
     pub(crate) qemu_starts: u32,
+    /// So many more will fail to start.
+    pub(crate) fail_qemus: u32,
     /// Directories that the daemon has removed.
     pub(crate) removals: u32,
     pub(crate) steps: u64,
@@ -90,11 +96,6 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world where nothing goes wrong by itself, and a daemon in it.
-    pub(crate) fn calm() -> Self {
-        Self::new(Chance::calm(), Settings::default())
-    }
-
     pub(crate) fn new(chance: Chance, settings: Settings) -> Self {
         let mut world = Self {
             settings,
@@ -106,9 +107,13 @@ impl World {
             frontends: Frontends::default(),
             clock: Clock::new(),
             ledger: Ledger::default(),
+            backends_held: 0,
+            frontends_held: 0,
+            daemon_held: 0,
             starts: 0,
             history: Vec::new(),
             qemu_starts: 0,
+            fail_qemus: 0,
             removals: 0,
             steps: 0,
             violation: None,
@@ -152,7 +157,13 @@ impl World {
             | Happening::Look(..)
             | Happening::Answer(..)
             | Happening::Alarm(_) => {}
+            Happening::Backend(key) if self.clock.now() < self.backends_held => {
+                self.clock.after(1_000, Happening::Backend(key));
+            }
             Happening::Backend(key) => kernel::backend(&mut self.store, key),
+            Happening::Frontend(key) if self.clock.now() < self.frontends_held => {
+                self.clock.after(1_000, Happening::Frontend(key));
+            }
             Happening::Frontend(key) => self.frontends.step(&mut self.store, key),
             Happening::Qemu(key) => {
                 if let Err(violation) = self.qemus.step(&mut self.store, key) {
@@ -188,7 +199,8 @@ impl World {
             self.daemon.reading = true;
             let slow = self.chance.one_in(40);
             let delay = self.chance.number(0..=if slow { 2_000 } else { 15 });
-            self.clock.after(delay, Happening::Events(self.daemon.number));
+            let held = self.daemon_held.saturating_sub(self.clock.now());
+            self.clock.after(delay.max(held), Happening::Events(self.daemon.number));
         }
     }
 

@@ -76,11 +76,7 @@ impl World {
             12 => self.delete(key),
             13..=14 => self.kexec(key),
             15 if key.kind == Kind::Vif && self.is_in_use(key) => self.rebirth(key),
-            16..=17 => {
-                self.trace(|| format!("QEMU of {} crashes", key.domid));
-                self.end_qemu(key.domid);
-                self.react();
-            }
+            16..=17 => self.crash_qemu(key.domid),
             18..=19 if self.daemon.dispatcher.is_some() => {
                 self.trace(|| "the daemon dies".to_owned());
                 self.stop_daemon();
@@ -88,11 +84,7 @@ impl World {
                 let delay = self.chance.number(0..=if slow { 30_000 } else { 300 });
                 self.clock.after(delay, Happening::Start);
             }
-            20..=21 => {
-                self.trace(|| "events are lost".to_owned());
-                self.store.lose_events();
-                self.react();
-            }
+            20..=21 => self.lose_events(),
             22..=24 => self.put_right(key, "works"),
             25 => {
                 let path = match self.chance.number(0..=3) {
@@ -101,8 +93,7 @@ impl World {
                     2 => format!("backend/{}/{}", key.kind.name(), key.domid),
                     _ => format!("{key}/state"),
                 };
-                self.store.fire(path);
-                self.react();
+                self.fire(path);
             }
             _ => {}
         }

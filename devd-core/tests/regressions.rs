@@ -1,0 +1,290 @@
+//! Failures that the random worlds have found, each as the shortest sequence that shows it.
+
+use std::time::Duration;
+
+use devd_core::{
+    Action, BackendPath, DeviceKey, Dispatcher, HookEnd, HookFailure, HotplugStatus, Kind, Notice,
+    Observation, Phase, Reason, Removal, ServiceEvent, ServiceFailure, Settings, State, Time, Verb,
+    Want,
+};
+
+const VIF: DeviceKey = DeviceKey { kind: Kind::Vif, domid: 1, devid: 0 };
+const VBD: DeviceKey = DeviceKey { kind: Kind::Vbd, domid: 1, devid: 0 };
+const QDISK: DeviceKey = DeviceKey { kind: Kind::Qdisk, domid: 1, devid: 0 };
+const P9: DeviceKey = DeviceKey { kind: Kind::P9, domid: 1, devid: 0 };
+
+/// All facts of a device that is wanted, and whose hook can be run.
+fn facts(state: State, hotplug: HotplugStatus) -> Observation<'static> {
+    Observation {
+        want: Want::STATE | Want::ONLINE | Want::HOTPLUG | Want::HOOK | Want::FRONTEND,
+        state: Some(state),
+        online: true,
+        hotplug,
+        script: Some(b"script"),
+        vif_type: Some(b"vif"),
+        gatewaydev: None,
+        frontend: true,
+    }
+}
+
+fn silent(state: State) -> Observation<'static> {
+    facts(state, HotplugStatus::Silent)
+}
+
+/// A dispatcher, and a clock for it.
+struct Hand {
+    dispatcher: Dispatcher,
+    now: u64,
+}
+
+impl Hand {
+    fn new() -> Self {
+        Self::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self { dispatcher: Dispatcher::new(settings), now: 1_000 }
+    }
+
+    fn time(&self) -> Time {
+        Time::from_millis(self.now)
+    }
+
+    /// All that is to be done now.
+    fn actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.dispatcher.poll_action()).collect()
+    }
+
+    fn event(&mut self, key: DeviceKey) {
+        self.dispatcher.handle_event(BackendPath::parse(format!("{key}/state").as_bytes()));
+    }
+
+    /// What a look has found that began before.
+    fn seen(&mut self, key: DeviceKey, seen: Observation<'_>) -> Vec<Action> {
+        self.dispatcher.handle_observation(key, &seen, self.time());
+        self.actions()
+    }
+
+    /// A look from its cause to its result.
+    fn look(&mut self, key: DeviceKey, seen: Observation<'_>) -> Vec<Action> {
+        self.event(key);
+        self.actions();
+        self.seen(key, seen)
+    }
+
+    fn hook_ends(&mut self, key: DeviceKey, end: HookEnd) -> Vec<Action> {
+        self.dispatcher.handle_hook_end(key, end, self.time());
+        self.actions()
+    }
+
+    fn service(&mut self, event: ServiceEvent) -> Vec<Action> {
+        self.dispatcher.handle_service(1, event, self.time());
+        self.actions()
+    }
+
+    /// Lets time pass.
+    fn wait(&mut self, millis: u64) -> Vec<Action> {
+        self.now += millis;
+        self.dispatcher.handle_timeout(self.time());
+        self.actions()
+    }
+
+    fn phase(&self, key: DeviceKey) -> Option<Phase> {
+        self.dispatcher.phase(key)
+    }
+
+    /// A device of the kernel's that is served.
+    fn attach(&mut self, key: DeviceKey) {
+        assert!(self.look(key, silent(State::InitWait)).contains(&Action::RunHook(key)));
+        self.hook_ends(key, HookEnd::Success);
+        self.seen(key, facts(State::InitWait, HotplugStatus::Connected));
+        assert_eq!(self.phase(key), Some(Phase::Attached));
+    }
+
+    /// A served device, until its directory is being removed.
+    fn remove(&mut self, key: DeviceKey) {
+        let closed = Observation { online: false, ..silent(State::Closed) };
+        assert!(self.look(key, closed).contains(&Action::RunHook(key)));
+        self.hook_ends(key, HookEnd::Success);
+        assert_eq!(self.wait(200), [Action::Remove(key)]);
+    }
+
+    /// A guest's QEMU that serves this device.
+    fn serve(&mut self, key: DeviceKey) {
+        self.look(key, silent(State::Initialising));
+        self.service(ServiceEvent::Absent);
+        self.seen(key, silent(State::Initialising));
+        self.service(ServiceEvent::Ready);
+        assert_eq!(self.phase(key), Some(Phase::Attached));
+    }
+}
+
+#[test]
+fn an_event_heard_while_the_directory_is_being_removed_is_not_lost() {
+    let mut hand = Hand::new();
+    hand.attach(VBD);
+    hand.remove(VBD);
+    hand.event(VBD);
+    hand.dispatcher.handle_removal(VBD, Removal::Removed, hand.time());
+    assert!(hand.actions().contains(&Action::Observe(VBD, Want::STATE)));
+    assert!(hand.seen(VBD, silent(State::InitWait)).contains(&Action::RunHook(VBD)));
+}
+
+#[test]
+fn a_look_that_began_before_a_removal_is_not_taken_for_one_at_the_next_device() {
+    let mut hand = Hand::new();
+    hand.attach(VIF);
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    hand.look(VIF, closed);
+    hand.hook_ends(VIF, HookEnd::Success);
+    hand.event(VIF);
+    hand.actions();
+    hand.wait(200);
+    hand.dispatcher.handle_removal(VIF, Removal::Removed, hand.time());
+    hand.event(VIF);
+    hand.actions();
+    let actions = hand.seen(VIF, closed);
+    assert!(!actions.contains(&Action::RunHook(VIF)), "{actions:?}");
+    assert!(matches!(actions[..], [Action::Observe(VIF, _)]));
+}
+
+#[test]
+fn a_look_that_began_before_the_hooks_end_does_not_tell_how_it_ended() {
+    let mut hand = Hand::new();
+    hand.look(VBD, silent(State::InitWait));
+    hand.event(VBD);
+    hand.actions();
+    hand.hook_ends(VBD, HookEnd::Success);
+    let actions = hand.seen(VBD, silent(State::InitWait));
+    assert!(matches!(actions[..], [Action::Observe(VBD, _)]), "{actions:?}");
+    hand.seen(VBD, facts(State::InitWait, HotplugStatus::Refused));
+    assert_eq!(hand.phase(VBD), Some(Phase::Failed(Reason::Hook(HookFailure::Reported))));
+}
+
+#[test]
+fn a_look_that_began_before_a_qemus_end_does_not_tell_what_it_has_left() {
+    let mut hand = Hand::new();
+    hand.serve(P9);
+    hand.event(P9);
+    hand.actions();
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    hand.seen(P9, silent(State::Initialising));
+    hand.seen(P9, facts(State::Connected, HotplugStatus::Connected));
+    assert_eq!(hand.phase(P9), Some(Phase::Failed(Reason::Lost)));
+    assert_eq!(hand.wait(1_000), [], "no QEMU for a share that another has begun with");
+}
+
+#[test]
+fn a_hook_that_waits_is_not_run_when_its_script_has_gone() {
+    let mut hand = Hand::with(Settings { max_hooks: 1, ..Settings::default() });
+    hand.look(VIF, silent(State::InitWait));
+    hand.look(VBD, silent(State::InitWait));
+    hand.look(VBD, Observation { script: None, ..silent(State::InitWait) });
+    assert_eq!(hand.phase(VBD), Some(Phase::Failed(Reason::NoScript)));
+    assert!(!hand.hook_ends(VIF, HookEnd::Success).contains(&Action::RunHook(VBD)));
+}
+
+#[test]
+fn there_is_no_second_pass_without_a_script() {
+    let mut hand = Hand::new();
+    hand.dispatcher.handle_hook_found(VIF, Verb::Add, false, hand.time());
+    hand.actions();
+    let bare =
+        Observation { script: None, vif_type: Some(b"vif_ioemu"), ..silent(State::InitWait) };
+    hand.seen(VIF, bare);
+    assert!(!hand.hook_ends(VIF, HookEnd::Unknown).contains(&Action::RunHook(VIF)));
+}
+
+#[test]
+fn the_end_of_a_removal_hook_of_an_earlier_daemon_does_not_remove_the_device_that_is_there_now() {
+    let mut hand = Hand::new();
+    hand.dispatcher.handle_hook_found(VBD, Verb::Remove, false, hand.time());
+    hand.actions();
+    hand.seen(VBD, silent(State::InitWait));
+    let actions = hand.hook_ends(VBD, HookEnd::Unknown);
+    assert!(matches!(actions[..], [Action::MarkDetached(VBD), Action::Observe(VBD, _)]));
+    let actions = hand.seen(VBD, silent(State::InitWait));
+    assert!(actions.contains(&Action::Report(VBD, Notice::Replaced)));
+    assert!(hand.seen(VBD, silent(State::InitWait)).contains(&Action::RunHook(VBD)));
+}
+
+#[test]
+fn a_device_that_vanishes_between_two_stages_of_its_first_look_gets_its_removal_hook() {
+    let mut hand = Hand::new();
+    let closed = Observation {
+        want: Want::STATE | Want::ONLINE | Want::HOTPLUG | Want::HOOK,
+        ..facts(State::Closed, HotplugStatus::Connected)
+    };
+    assert!(matches!(hand.look(VBD, closed)[..], [Action::Observe(VBD, _)]));
+    assert!(hand.seen(VBD, Observation::GONE).contains(&Action::RunHook(VBD)));
+}
+
+#[test]
+fn a_device_that_closed_while_a_hook_found_after_a_restart_ran_gets_its_removal_hook() {
+    let mut hand = Hand::new();
+    hand.dispatcher.handle_hook_found(VBD, Verb::Add, false, hand.time());
+    hand.actions();
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    hand.seen(VBD, Observation { want: Want::STATE, ..closed });
+    hand.seen(VBD, closed);
+    hand.hook_ends(VBD, HookEnd::Unknown);
+    assert!(hand.seen(VBD, closed).contains(&Action::RunHook(VBD)));
+    assert_eq!(hand.dispatcher.hook(VBD).map(|hook| hook.verb), Some(Verb::Remove));
+}
+
+#[test]
+fn a_lost_disk_replaced_by_one_that_the_next_qemu_has_connected_is_served() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    hand.seen(QDISK, facts(State::Connected, HotplugStatus::Connected));
+    assert_eq!(hand.phase(QDISK), Some(Phase::Failed(Reason::Lost)));
+
+    let other = DeviceKey { devid: 1, ..QDISK };
+    hand.look(other, silent(State::Initialising));
+    assert_eq!(hand.wait(1_000), [Action::StartService(1)]);
+    hand.service(ServiceEvent::Ready);
+    let connected = facts(State::Connected, HotplugStatus::Connected);
+    hand.look(QDISK, connected);
+    hand.seen(QDISK, connected);
+    assert_eq!(hand.phase(QDISK), Some(Phase::Attached));
+}
+
+#[test]
+fn devices_that_fail_and_are_replaced_do_not_escape_the_back_off() {
+    let mut hand = Hand::new();
+    let mut waits = Vec::new();
+    hand.look(VIF, silent(State::InitWait));
+    for _ in 0..4 {
+        hand.hook_ends(VIF, HookEnd::Failure(HookFailure::Exit(1)));
+        hand.seen(VIF, facts(State::InitWait, HotplugStatus::Refused));
+        let until = hand.dispatcher.poll_timeout().expect("it is tried again");
+        waits.push(until.as_millis() - hand.now);
+        hand.wait(waits[waits.len() - 1]);
+        hand.seen(VIF, silent(State::InitWait)); // Another, without the mark of the failure.
+        hand.hook_ends(VIF, HookEnd::Success);
+        hand.seen(VIF, silent(State::InitWait));
+        hand.seen(VIF, silent(State::InitWait));
+    }
+    assert_eq!(waits, [1_000, 2_000, 4_000, 8_000]);
+}
+
+#[test]
+fn the_linger_of_a_device_that_took_anothers_place_counts_from_its_own_close() {
+    let mut hand = Hand::new();
+    hand.attach(VBD);
+    assert!(hand.look(VBD, silent(State::InitWait)).contains(&Action::RunHook(VBD)));
+    hand.now += 10_000;
+    hand.hook_ends(VBD, HookEnd::Success);
+    hand.seen(VBD, Observation { online: false, ..silent(State::Closed) });
+    assert_eq!(hand.wait(199), []);
+    assert_eq!(hand.wait(1), [Action::Remove(VBD)]);
+}
+
+#[test]
+fn no_grace_before_sigkill_does_not_keep_the_dispatcher_busy_for_ever() {
+    let mut hand = Hand::with(Settings { kill_grace: Duration::ZERO, ..Settings::default() });
+    hand.look(VBD, silent(State::InitWait));
+    assert_eq!(hand.wait(40_000), [Action::StopHook(VBD), Action::KillHook(VBD)]);
+    assert_eq!(hand.wait(1), [Action::KillHook(VBD)]);
+}
