@@ -18,7 +18,8 @@ pub(super) const DRIVER: Domid = 1;
 const NODES_A_GUEST: usize = 120;
 const WATCHES_A_GUEST: usize = 8;
 
-/// So many guests at once are within the limits of a real xenstored.
+/// So many guests at once are within the limits of a real xenstored: 1000 nodes of some 80 a
+/// guest, and room for those that are on their way out.
 pub(super) const GUESTS_WITHIN_QUOTA: u16 = 8;
 
 /// A store with two domains, and sockets for both.

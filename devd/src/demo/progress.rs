@@ -1,7 +1,19 @@
 //! What is said while the demo runs.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
+
+/// Writes a line. That nobody reads it any more (`devd demo | head`) is no reason to leave
+/// processes behind, as a panic would.
+pub(super) fn say(line: fmt::Arguments<'_>) {
+    put(format_args!("{line}\n"));
+}
+
+fn put(text: fmt::Arguments<'_>) {
+    let mut output = io::stdout().lock();
+    let _ = output.write_fmt(text).and_then(|()| output.flush());
+}
 
 /// One line that changes on a terminal; anywhere else a line now and then.
 #[derive(Debug)]
@@ -31,18 +43,16 @@ impl Progress {
             failed => line.push_str(&format!(", {failed} failed")),
         }
         if self.terminal {
-            print!("\r\x1b[K{line}");
-            // A terminal that is gone is no reason to stop.
-            let _ = io::stdout().flush();
+            put(format_args!("\r\x1b[K{line}"));
         } else {
-            println!("{line}");
+            say(format_args!("{line}"));
         }
     }
 
     /// Takes the line away.
     pub(super) fn clear(&self) {
         if self.terminal {
-            print!("\r\x1b[K");
+            put(format_args!("\r\x1b[K"));
         }
     }
 

@@ -7,6 +7,8 @@ use devd_core::Kind;
 
 use super::daemon_process::Usage;
 use super::life::Life;
+use super::toolstack::DEVICES;
+use crate::cli::Options;
 
 /// So many guests are shown device by device. Of more, the first few are, and all failures.
 const WHOLE: usize = 8;
@@ -30,9 +32,8 @@ pub(super) struct Cost {
 
 impl Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let per_guest = 3;
-        let whole = self.lives.len() <= WHOLE * per_guest;
-        let shown = if whole { self.lives.len() } else { FIRST * per_guest };
+        let whole = self.lives.len() <= WHOLE * DEVICES;
+        let shown = if whole { self.lives.len() } else { FIRST * DEVICES };
         let (first, others) = self.lives.split_at(shown);
         let failures = others.iter().filter(|life| life.failure.is_some());
         writeln!(
@@ -42,10 +43,14 @@ impl Display for Report<'_> {
         )?;
         first.iter().chain(failures).try_for_each(|life| self.row(f, life))?;
         if !whole {
-            writeln!(f, "... and so on.\n")?;
+            writeln!(f, "and so on.\n")?;
             self.summary(f)?;
         }
-        Ok(())
+        let linger = Options::default().linger.as_millis();
+        writeln!(
+            f,
+            "\nA closed device's directory is kept for {linger} ms, for the toolstack to see it."
+        )
     }
 }
 
@@ -71,7 +76,7 @@ impl Report<'_> {
     fn summary(self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<6} {:>8}   {:^31}   {:^31}\n{:<6} {:>8}   {:>9}  {:>9}  {:>9}   {:>9}  {:>9}  {:>9}",
+            "{:<6} {:>8}   {:>31}   {:>31}\n{:<6} {:>8}   {:>9}  {:>9}  {:>9}   {:>9}  {:>9}  {:>9}",
             "kind",
             "devices",
             "created to connected",
@@ -151,7 +156,7 @@ mod tests {
     #[test]
     fn few_guests_are_shown_device_by_device() {
         let text = Report { lives: &lives(1) }.to_string();
-        let rows: Vec<&str> = text.lines().skip(2).collect();
+        let rows: Vec<&str> = text.lines().skip(2).take_while(|row| !row.is_empty()).collect();
         assert_eq!(rows.len(), 3);
         assert!(rows[0].starts_with("vif/2/0 "), "{text}");
         assert!(rows[0].contains("1 2 4 5 6 gone "), "{text}");

@@ -9,23 +9,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use devd_core::{Domid, Kind};
+use xs_client::embedded::Quota;
 
 use super::backend;
 use super::daemon_process::Daemon;
 use super::host::{DRIVER, GUESTS_WITHIN_QUOTA, Host, quota};
 use super::interrupts::Interrupts;
 use super::life::{Guest, Life, Trouble};
-use super::progress::Progress;
+use super::progress::{Progress, say};
 use super::report::{Cost, Report};
 use super::scratch::Scratch;
 use crate::cli::{DemoOptions, EXIT_FAILURE, EXIT_USAGE};
 use crate::process::Exit;
 
-/// So many guests are up at once. More do not make it faster where there are few processors,
-/// and would need more nodes than a real xenstored allows the driver domain.
+/// So many guests are up at once. Measured on two processors, more are no faster but wait
+/// longer for their hooks, and half as many take twice the time.
 const WINDOW: u16 = GUESTS_WITHIN_QUOTA;
-/// With `--hold` all are up at once, each with a process and several descriptors.
-const HOLD_MAX: u16 = 200;
+/// With `--hold` all are up at once, each with a process and five descriptors here, of which a
+/// process has 1024 in most places.
+const HOLD_MAX: u16 = 100;
 /// How long a guest runs.
 const RUN: Duration = Duration::from_millis(20);
 /// How often this thread looks up.
@@ -36,12 +38,16 @@ const LAST: Duration = Duration::from_secs(2);
 /// Why the demo has no result.
 #[derive(Debug, thiserror::Error)]
 enum ShowError {
+    #[error("cannot make a directory in {} ($TMPDIR): {0}", std::env::temp_dir().display())]
+    Directory(io::Error),
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
     #[error("the daemon ended {}", how(*.0))]
     DaemonEnded(Exit),
     #[error(transparent)]
     Guest(#[from] Trouble),
+    #[error("the kernel's backends: {0}")]
+    Kernel(xs_client::Error),
     #[error("interrupted")]
     Interrupted,
 }
@@ -51,35 +57,29 @@ pub(super) fn run(options: DemoOptions) -> ExitCode {
         eprintln!("devd: --hold keeps all guests up at once, and takes at most {HOLD_MAX}");
         return ExitCode::from(EXIT_USAGE);
     }
-    match show(options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(EXIT_FAILURE),
-        Err(error) => {
-            eprintln!("devd demo: {error}");
-            ExitCode::from(EXIT_FAILURE)
-        }
-    }
+    let shown = show(options).unwrap_or_else(|error| {
+        eprintln!("devd demo: {error}");
+        false
+    });
+    if shown { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILURE) }
 }
 
 /// True if all went as it should.
 fn show(options: DemoOptions) -> Result<bool, ShowError> {
     // Before there is any other thread.
     let interrupts = Interrupts::block()?;
-    let mut scratch = Scratch::new()?;
+    let mut scratch = Scratch::new().map_err(ShowError::Directory)?;
     let host = Host::start(scratch.path(), at_once(options))?;
     let kernel = host.connect(DRIVER)?;
     let kernel = thread::spawn(|| backend::serve(kernel, "backend", &[Kind::Vif, Kind::Vbd]));
 
-    let mut result =
-        Demo { options, scratch: &scratch, host: &host, interrupts: &interrupts }.run();
+    let played = Demo { options, scratch: &scratch, host: &host, interrupts: &interrupts }.run();
     end_backends(&host);
-    if let Ok(Err(error)) = kernel.join() {
-        println!("The kernel's part has failed: {error}");
-        result = result.map(|_| false);
-    }
+    let kernel = kernel.join().unwrap_or(Ok(())).map_err(ShowError::Kernel);
+    let result = played.and_then(|good| kernel.map(|()| good));
     if !matches!(result, Ok(true) | Err(ShowError::Interrupted)) {
         scratch.keep();
-        println!("The daemon's log is {}.", scratch.log().display());
+        say(format_args!("What happened is in the daemon's log, {}", scratch.log().display()));
     }
     result
 }
@@ -118,8 +118,10 @@ impl Demo<'_> {
         self.introduce(&daemon);
 
         let mut progress = Progress::start();
-        let lives = self.play(&mut daemon, &mut progress)?;
+        let lives = self.play(&mut daemon, &mut progress);
         let took = progress.elapsed().as_secs_f64();
+        progress.clear();
+        let lives = lives?;
 
         let requests = begin.and_then(|(id, before)| {
             let mut now = self.host.driver_connections().into_iter();
@@ -130,10 +132,11 @@ impl Demo<'_> {
 
         let report = Report { lives: &lives };
         let (all, failures) = (lives.len(), report.failures());
-        println!("{report}\n{cost}\nTold to end (SIGTERM), it ended {}.", how(exit));
+        say(format_args!("{report}{cost}\nTold to end (SIGTERM), it ended {}.", how(exit)));
         match failures {
-            0 => println!("All {all} devices went the whole way, in {took:.1} s."),
-            _ => println!("{failures} of {all} devices did not go the whole way ({took:.1} s)."),
+            0 if self.options.hold => say(format_args!("All {all} devices went the whole way.")),
+            0 => say(format_args!("All {all} devices went the whole way, in {took:.1} s.")),
+            _ => say(format_args!("{failures} of {all} devices did not go the whole way.")),
         }
         Ok(failures == 0 && exit == Exit::Code(0))
     }
@@ -148,23 +151,22 @@ impl Demo<'_> {
 
     /// Says what will be seen.
     fn introduce(&self, daemon: &Daemon) {
-        let guests = self.options.guests;
-        let at_once = at_once(self.options);
-        let quota = quota(at_once);
-        let limits = if at_once <= GUESTS_WITHIN_QUOTA { "the real ones" } else { "raised" };
-        println!(
-            "{} with a network interface (vif), a disk of the kernel's (vbd) and one of QEMU's \
-             (qdisk) each{}.\n\
-             The daemon is real (process {}), and its hooks and QEMUs are processes that it \
-             starts; xenstore,\ntoolstack, guests, the kernel's backends and what hooks and QEMU \
-             do is played.\n\
-             Limits of the driver domain in the store: {} nodes, {} watches ({limits}).\n",
-            if guests == 1 { "1 guest".into() } else { format!("{guests} guests") },
-            if at_once < guests { format!(", {at_once} guests at a time") } else { String::new() },
+        let guests = match self.options.guests {
+            1 => "One guest".into(),
+            guests => format!("{guests} guests, at most {} at a time", at_once(self.options)),
+        };
+        let quota = quota(at_once(self.options));
+        let real = if quota == Quota::default() { "a real store's" } else { "raised" };
+        say(format_args!(
+            "{guests}, with three devices each: a network interface (vif), a disk\n\
+             that the kernel serves (vbd) and one that QEMU serves (qdisk).\n\n\
+             real     the daemon (process {}), and its hooks and QEMUs as processes\n\
+             played   xenstore, toolstack, guests, kernel, and what hooks and QEMU do\n\
+             limits   {} nodes and {} watches for the driver domain ({real})\n",
             daemon.pid(),
             quota.nodes,
             quota.watches,
-        );
+        ));
     }
 
     /// All guests, from beginning to end.
@@ -201,7 +203,6 @@ impl Demo<'_> {
                 });
             })?
         };
-        progress.clear();
         lives.sort_by_key(|lives| lives.first().map(|life| life.key.domid));
         Ok(lives.into_iter().flatten().collect())
     }
@@ -249,14 +250,14 @@ impl Demo<'_> {
 
     /// Keeps all guests up until somebody has seen enough.
     fn hold(&self, daemon: &mut Daemon) -> Result<(), ShowError> {
-        println!(
+        say(format_args!(
             "All guests are up. From another terminal (xenstore-ls is in Debian's xenstore-utils):\n\n\
              \x20   XENSTORED_PATH={} xenstore-ls -fp /local/domain/{DRIVER}\n\n\
              The daemon's log is {}.\n\
              Enter or Ctrl-C detaches all devices.",
             self.host.toolstack_socket().display(),
             self.scratch.log().display(),
-        );
+        ));
         self.interrupts.wait_for_enter(|| daemon.ended().is_none())?;
         Ok(())
     }

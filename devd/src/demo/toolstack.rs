@@ -26,8 +26,11 @@ pub(super) struct Sight {
     pub(super) error: Option<String>,
 }
 
+/// How many devices a guest has.
+pub(super) const DEVICES: usize = 3;
+
 /// The devices of a guest.
-pub(super) fn devices(domid: Domid) -> [DeviceKey; 3] {
+pub(super) fn devices(domid: Domid) -> [DeviceKey; DEVICES] {
     // xvda is number 51712, xvdb 51728.
     [(Kind::Vif, 0), (Kind::Vbd, 51712), (Kind::Qdisk, 51728)].map(|(kind, devid)| DeviceKey {
         kind,
