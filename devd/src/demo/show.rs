@@ -38,7 +38,7 @@ const LAST: Duration = Duration::from_secs(2);
 /// Why the demo has no result.
 #[derive(Debug, thiserror::Error)]
 enum ShowError {
-    #[error("cannot make a directory in {} ($TMPDIR): {0}", std::env::temp_dir().display())]
+    #[error("cannot make a directory in {}: {}", std::env::temp_dir().display(), .0)]
     Directory(io::Error),
     #[error("the system refuses: {0}")]
     System(#[from] io::Error),
