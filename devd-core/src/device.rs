@@ -51,9 +51,11 @@ pub(crate) enum Look {
     Begun,
     /// It has begun, and something has happened since.
     Stale,
-    /// It has begun, and what it finds may be of a time, or of a device, that is past: it does
-    /// not count, and another will be asked for.
+    /// It is under way, and what it finds may be of a time, or of a device, that is past: it
+    /// does not count, and another will be asked for.
     Void,
+    /// The store refused it; it is tried again later.
+    Refused,
     /// It will be asked for when the removal hook, or the removal, has ended.
     Deferred,
 }
@@ -223,11 +225,12 @@ impl Device {
         deferred || self.look != Look::Idle
     }
 
-    /// What a look finds that has begun already does not count.
+    /// What a look finds that is under way does not count; nor does one that is asked for only:
+    /// it may be before the action that it is to see.
     pub(crate) fn void_look(&mut self) {
         self.look = match self.look {
-            Look::Begun | Look::Stale | Look::Void => Look::Void,
-            Look::Idle | Look::Asked | Look::Deferred => self.look,
+            Look::Asked | Look::Begun | Look::Stale | Look::Void => Look::Void,
+            Look::Idle | Look::Refused | Look::Deferred => self.look,
         };
     }
 

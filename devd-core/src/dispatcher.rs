@@ -190,7 +190,7 @@ impl Dispatcher {
     pub fn handle_observation_refused(&mut self, key: DeviceKey, now: Time) {
         let Some(index) = self.registry.find(key) else { return };
         let device = self.registry.device_mut(index);
-        device.look = Look::Idle;
+        device.look = Look::Refused;
         if device.timer.is_none() {
             self.set_timer(Owner::Device(index), now, self.settings.retry_max);
         }
@@ -257,7 +257,10 @@ impl Dispatcher {
         if let Action::Observe(key, _) = action
             && let Some(index) = self.registry.find(key)
         {
-            self.registry.device_mut(index).look = Look::Begun;
+            let device = self.registry.device_mut(index);
+            if device.look == Look::Asked {
+                device.look = Look::Begun;
+            }
         }
         Some(action)
     }
@@ -388,8 +391,8 @@ impl Dispatcher {
         let device = self.registry.device_mut(index);
         match device.look {
             // That must end first, whatever the store says now.
-            Look::Idle if device.is_going() => device.look = Look::Deferred,
-            Look::Idle => {
+            Look::Idle | Look::Refused if device.is_going() => device.look = Look::Deferred,
+            Look::Idle | Look::Refused => {
                 let want = needed(device, None);
                 self.ask(index, want);
             }

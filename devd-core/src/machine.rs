@@ -17,7 +17,7 @@ impl Dispatcher {
     pub(crate) fn seen(&mut self, index: u32, sight: Sight, now: Time) {
         self.learn(index, sight);
         let device = self.registry.device(index);
-        let Device { key, phase, touched, hurried, .. } = *device;
+        let Device { key, phase, touched, hurried, hotplug, .. } = *device;
         let (server, lacks) = (key.kind.server(), device.lacks());
         let unmarked = device.is_unmarked(HotplugStatus::Silent);
         match (phase, sight) {
@@ -68,8 +68,11 @@ impl Dispatcher {
             (Phase::Attaching(Run::Ended), Sight::Ready { connected, hotplug }) => {
                 self.judge(index, connected, hotplug, now);
             }
+            (Phase::Attaching(Run::Ended), Sight::Reopening) => {
+                self.judge(index, false, hotplug, now);
+            }
             // The hook was in time, or too late to matter: the rest of the close comes.
-            (Phase::Attaching(Run::Ended), Sight::Closing | Sight::Reopening) => {
+            (Phase::Attaching(Run::Ended), Sight::Closing) => {
                 self.attached(index, Notice::Attached);
             }
             (
@@ -251,7 +254,11 @@ impl Dispatcher {
         device.phase = Phase::Attached;
         device.orphan = false;
         device.failures = 0;
+        let refused = device.look == Look::Refused;
         self.report(index, notice);
+        if refused {
+            self.look(index); // Nothing else would call for it again.
+        }
     }
 
     pub(crate) fn fail(&mut self, index: u32, reason: Reason, now: Time) {
@@ -259,7 +266,7 @@ impl Dispatcher {
         if device.phase == Phase::Failed(reason) && !reason.may_pass() {
             return; // Looked at again, and nothing has been put right.
         }
-        let key = device.key;
+        let (key, refused) = (device.key, device.look == Look::Refused);
         device.phase = Phase::Failed(reason);
         // What a look finds before the store says so looks like another device.
         device.void_look();
@@ -274,6 +281,9 @@ impl Dispatcher {
         }
         self.act(Action::Fail(key, reason));
         self.release_service(index, now);
+        if refused {
+            self.look(index);
+        }
     }
 
     /// The add hook ended well: does the store say so too?
@@ -451,6 +461,7 @@ impl Dispatcher {
         // An earlier daemon had seen it closed; what is there now may be another.
         let unseen = !device.vanished && device.closed_at.is_none();
         if device.take_deferred_look() || unseen {
+            device.closed_at = None;
             self.look(index);
         } else {
             self.detached(index, now);
@@ -493,12 +504,13 @@ impl Dispatcher {
                 device.phase = Phase::Removing;
                 self.act(Action::Remove(key));
             }
-            Phase::Failed(_) => {
+            Phase::Failed(reason @ Reason::Hook(_)) if reason.may_pass() => {
                 device.phase = Phase::Waiting;
                 self.look(index);
             }
             // The store had refused to say; it is asked again.
-            Phase::Attaching(Run::Queued | Run::Ended)
+            Phase::Failed(_)
+            | Phase::Attaching(Run::Queued | Run::Ended)
             | Phase::Starting
             | Phase::Attached
             | Phase::Detaching(Run::Queued | Run::Ended)

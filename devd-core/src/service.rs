@@ -83,11 +83,8 @@ impl Dispatcher {
     pub(crate) fn reconcile_service(&mut self, guest: u32, now: Time) {
         let any = |which: fn(&Device) -> bool| self.devices_in(guest, which).next().is_some();
         let needed = any(|device| matches!(device.phase, Phase::Starting | Phase::Attached));
-        // A look at one that waits, now or when the store refuses it no more, will tell what
-        // it needs, and what it has lost.
-        let undecided = any(|device| {
-            device.phase == Phase::Waiting && (device.look != Look::Idle || device.timer.is_some())
-        });
+        // A look at one that waits will tell what it needs, and what it has lost.
+        let undecided = any(|device| device.phase == Phase::Waiting && device.look != Look::Idle);
         // A new QEMU would take up a share that is on its way out.
         let leaving = any(|device| {
             let out = matches!(device.phase, Phase::Waiting | Phase::Lingering | Phase::Removing);

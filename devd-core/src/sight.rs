@@ -43,6 +43,9 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
         None => return Want::STATE,
     };
     match state {
+        State::Closed if matches!(device.phase, Phase::Attaching(Run::Ended)) => {
+            Want::STATE | Want::ONLINE | Want::HOTPLUG | hook
+        }
         // A removal hook may be called for.
         State::Closed if device.touched != Touched::No => Want::STATE | Want::ONLINE | hook,
         State::Closed => Want::STATE | Want::ONLINE,

@@ -288,3 +288,31 @@ fn no_grace_before_sigkill_does_not_keep_the_dispatcher_busy_for_ever() {
     assert_eq!(hand.wait(40_000), [Action::StopHook(VBD), Action::KillHook(VBD)]);
     assert_eq!(hand.wait(1), [Action::KillHook(VBD)]);
 }
+
+#[test]
+fn a_lost_disk_stays_lost_when_the_store_refuses_a_look_at_it() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    let lost = facts(State::Connected, HotplugStatus::Refused);
+    hand.seen(QDISK, lost);
+    hand.event(QDISK);
+    hand.actions();
+    hand.dispatcher.handle_observation_refused(QDISK, hand.time());
+    hand.wait(60_000);
+    hand.seen(QDISK, lost);
+    assert_eq!(hand.phase(QDISK), Some(Phase::Failed(Reason::Lost)));
+}
+
+#[test]
+fn a_refused_look_is_made_up_for_although_the_qemu_has_come_meanwhile() {
+    let mut hand = Hand::new();
+    hand.look(QDISK, silent(State::Initialising));
+    hand.service(ServiceEvent::Absent);
+    hand.seen(QDISK, silent(State::Initialising));
+    hand.event(QDISK);
+    hand.actions();
+    hand.dispatcher.handle_observation_refused(QDISK, hand.time());
+    let actions = hand.service(ServiceEvent::Ready);
+    assert!(actions.iter().any(|action| matches!(action, Action::Observe(QDISK, _))));
+}

@@ -72,6 +72,7 @@ impl Ledger {
     /// Devices for which hooks have left something behind that this daemon can know of.
     pub(crate) fn leftovers(&self, daemon: u32) -> impl Iterator<Item = (DeviceKey, Work)> {
         let left = self.accounts.iter().filter(move |(_, account)| match account.work {
+            _ if account.mistaken => false,
             Work::Nothing => false,
             Work::Tried => account.daemon == daemon,
             Work::Placed => account.daemon == daemon || account.recorded,

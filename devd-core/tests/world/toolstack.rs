@@ -79,6 +79,9 @@ impl World {
     pub(crate) fn rebirth(&mut self, key: DeviceKey) {
         self.trace(|| format!("netback: rebirth of {key}"));
         kernel::rebirth(&mut self.store, key);
+        if self.daemon.dispatcher.is_none() || !self.ledger.known.contains(&key) {
+            self.ledger.write_off(key);
+        }
         self.react();
     }
 
