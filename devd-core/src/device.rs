@@ -187,6 +187,12 @@ impl Device {
         }
     }
 
+    /// Does it matter now that something has changed of what its hook needs? It does for a
+    /// device that waits for that to be put right, and for a look that has begun.
+    pub(crate) const fn minds_its_facts(&self) -> bool {
+        matches!(self.phase, Phase::Failed(_)) || matches!(self.look, Look::Begun)
+    }
+
     /// What its hook cannot be run without and the store does not have.
     pub(crate) fn lacks(&self) -> Option<Reason> {
         let facts = self.hook.as_ref();

@@ -103,10 +103,9 @@ impl Dispatcher {
         match path {
             BackendPath::Device(key, leaf) => match leaf {
                 Leaf::Directory | Leaf::State | Leaf::Online => self.look_at(key),
-                // Only a device that waits for them to be right is interested.
                 Leaf::Script | Leaf::Type => {
                     if let Some(index) = self.registry.find(key)
-                        && matches!(self.registry.device(index).phase, Phase::Failed(_))
+                        && self.registry.device(index).minds_its_facts()
                     {
                         self.look(index);
                     }

@@ -238,8 +238,10 @@ impl Dispatcher {
         }
         if lost {
             // Frontends send nothing before the backend has connected, so a new QEMU finds
-            // the rings as they were made. It takes up devices in state 1.
+            // the rings as they were made. It takes up devices in state 1. That the old one
+            // had taken this one up is not to be read there any more.
             self.act(Action::Rewind(key));
+            self.act(Action::Reset(key));
         }
         self.want_service(index, Notice::Adopted, now);
     }

@@ -316,3 +316,26 @@ fn a_refused_look_is_made_up_for_although_the_qemu_has_come_meanwhile() {
     let actions = hand.service(ServiceEvent::Ready);
     assert!(actions.iter().any(|action| matches!(action, Action::Observe(QDISK, _))));
 }
+
+#[test]
+fn a_rewound_disk_that_closes_before_the_next_qemu_takes_it_up_is_closed_by_the_daemon() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    let actions = hand.seen(QDISK, facts(State::InitWait, HotplugStatus::Connected));
+    assert_eq!(actions, [Action::Rewind(QDISK), Action::Reset(QDISK)]);
+    assert_eq!(hand.wait(1_000), [Action::StartService(1)]);
+    assert_eq!(hand.look(QDISK, silent(State::Closing)), [Action::Close(QDISK)]);
+}
+
+#[test]
+fn a_script_that_is_put_right_while_a_look_is_under_way_is_not_missed() {
+    let mut hand = Hand::new();
+    let bare = Observation { script: None, ..silent(State::InitWait) };
+    hand.event(VBD);
+    hand.actions();
+    hand.dispatcher.handle_event(BackendPath::parse(format!("{VBD}/script").as_bytes()));
+    let actions = hand.seen(VBD, bare);
+    assert!(matches!(actions[..], [.., Action::Observe(VBD, _)]), "{actions:?}");
+    assert!(hand.seen(VBD, silent(State::InitWait)).contains(&Action::RunHook(VBD)));
+}

@@ -143,8 +143,8 @@ impl Ledger {
     /// A hook has ended.
     pub(crate) fn ended(&mut self, hook: &Process, end: HookEnd, store: &Store) {
         let directory = store.get(hook.key);
-        if directory.is_none() && !self.accounts.contains_key(&hook.key) {
-            return; // It was written off.
+        if directory.is_none() && !self.known.contains(&hook.key) {
+            return self.write_off(hook.key);
         }
         let account = self.accounts.entry(hook.key).or_insert_with(|| Account::new(0));
         account.daemon = hook.daemon;
@@ -204,8 +204,8 @@ impl Ledger {
         self.known.clear();
         self.accounts.retain(|key, account| {
             let life = store.get(*key).map(|directory| directory.life);
-            let mistaken = account.mistaken && life.is_some();
-            account.work == Work::Nothing || account.life == life || mistaken
+            let known = account.life == life || account.mistaken;
+            account.work == Work::Nothing || life.is_some() && known
         });
     }
 
