@@ -165,8 +165,8 @@ impl State {
         if transaction.has_failed() {
             return Err(ErrorCode::NoMem);
         }
-        let owned: Vec<(u16, isize)> = transaction.owned().collect();
-        for &(domid, change) in &owned {
+        let owned = transaction.owned(&self.domains);
+        for (&domid, &change) in &owned {
             let before = self.domains.get(domid).map_or(0, |domain| domain.nodes);
             let limited = !caller.is_privileged() && domid != Caller::PRIVILEGED.domid;
             if limited && change > 0 && before.saturating_add_signed(change) >= self.quota.nodes {
@@ -401,10 +401,10 @@ impl State {
         }
     }
 
-    fn count_nodes(&mut self, scope: &mut Scope, domid: u16, change: isize) {
-        match &mut scope.transaction {
-            Some(transaction) => transaction.count_nodes(domid, change),
-            None => self.domains.count_nodes(domid, change),
+    /// Counts nodes that a domain got, or lost; what a transaction has done, its commit counts.
+    fn count_nodes(&mut self, scope: &Scope, domid: u16, change: isize) {
+        if scope.transaction.is_none() {
+            self.domains.count_nodes(domid, change);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use xs_proto::ErrorCode;
 
+use super::domain::Domains;
 use super::permissions::Permissions;
 use super::tree::{Node, Tree};
 use super::watch::Reach;
@@ -19,8 +20,6 @@ pub(super) struct Transaction {
     /// In the order they were first touched, which is the order of the commit.
     touched: Vec<Touched>,
     by_path: HashMap<Box<[u8]>, usize>,
-    /// By how many its nodes change what each domain owns.
-    owned: HashMap<u16, isize>,
     failed: bool,
 }
 
@@ -101,13 +100,18 @@ impl Transaction {
         }
     }
 
-    pub(super) fn count_nodes(&mut self, domid: u16, change: isize) {
-        *self.owned.entry(domid).or_default() += change;
-    }
-
-    /// By how many its nodes change what each domain owns.
-    pub(super) fn owned(&self) -> impl Iterator<Item = (u16, isize)> {
-        self.owned.iter().map(|(domid, change)| (*domid, *change))
+    /// By how many its nodes change what each domain owns. A domain that is gone by now owns
+    /// none, though another may have its number.
+    pub(super) fn owned(&self, domains: &Domains) -> HashMap<u16, isize> {
+        let mut owned = HashMap::new();
+        for touched in self.touched.iter().filter(|touched| touched.changed) {
+            for (node, change) in [(&touched.before, -1), (&touched.now, 1)] {
+                if let Some(node) = node {
+                    *owned.entry(node.permissions.owner(domains)).or_default() += change;
+                }
+            }
+        }
+        owned
     }
 
     /// A request has failed half-way and cannot be undone: there is to be no commit.
@@ -149,7 +153,6 @@ impl Transaction {
 
 #[cfg(test)]
 mod tests {
-    use super::super::domain::Domains;
     use super::*;
 
     fn node(value: &[u8]) -> Arc<Node> {
@@ -199,6 +202,21 @@ mod tests {
         tree.put(b"/c", node(b""));
         assert!(transaction.read(b"/c", &tree, 9).unwrap().is_none());
         assert!(transaction.conflicts(&tree));
+    }
+
+    #[test]
+    fn a_node_given_to_a_domain_that_is_gone_is_not_counted_for_the_next_of_its_number() {
+        let mut domains = Domains::new(false);
+        domains.create(7);
+        let list = xs_proto::PermissionList::parse(b"n7\0").unwrap();
+        let given = Arc::new(Node::new(Permissions::new(list, &domains), b""));
+        let mut transaction = Transaction::default();
+        transaction.read(b"/c", &tree(), 9).unwrap();
+        transaction.write(b"/c", Some(given));
+        assert_eq!(transaction.owned(&domains), HashMap::from([(7, 1)]));
+        domains.remove(7);
+        domains.create(7);
+        assert_eq!(transaction.owned(&domains), HashMap::from([(0, 1)]));
     }
 
     #[test]
