@@ -1,40 +1,48 @@
 //! `--dry-run`: what would be done, one line each on standard output.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use devd_core::{Action, DeviceKey, Domid};
 
 use crate::hook::Script;
 
+/// As `println!`, but whoever reads may stop in the middle.
+macro_rules! say {
+    ($($arguments:tt)*) => {{
+        let _ = writeln!(io::stdout(), $($arguments)*);
+    }};
+}
+
 pub(crate) fn say_script(key: DeviceKey, script: &Script) {
     let words: Vec<_> = script.arguments.iter().map(|word| word.to_string_lossy()).collect();
-    println!("{key}: would run {}", words.join(" "));
+    say!("{key}: would run {}", words.join(" "));
 }
 
 pub(crate) fn say_failure(key: DeviceKey, reason: &str) {
-    println!("{key}: would report: {reason}");
+    say!("{key}: would report: {reason}");
 }
 
 pub(crate) fn say_qemu(domid: Domid, path: Option<&Path>) {
     match path {
-        Some(path) => println!("guest {domid}: would start {}", path.display()),
-        None => println!("guest {domid}: would start QEMU, but there is none"),
+        Some(path) => say!("guest {domid}: would start {}", path.display()),
+        None => say!("guest {domid}: would start QEMU, but there is none"),
     }
 }
 
 /// What needs no more words than the action has.
 pub(crate) fn say(action: Action) {
     match action {
-        Action::Reset(key) => println!("{key}: would forget the earlier failure"),
-        Action::MarkConnected(key) => println!("{key}: would set hotplug-status to connected"),
-        Action::MarkDetached(key) => println!("{key}: would remove hotplug-status"),
-        Action::Close(key) => println!("{key}: would set state to 6"),
-        Action::Rewind(key) => println!("{key}: would set state to 1, for a new QEMU"),
-        Action::Remove(key) => println!("{key}: would remove the directory"),
-        Action::StopHook(key) => println!("{key}: would end its hook"),
-        Action::KillHook(key) => println!("{key}: would kill its hook"),
-        Action::StopService(domid) => println!("guest {domid}: would end its QEMU"),
-        Action::ForgetGuest(domid) => println!("guest {domid}: would remove libxl/{domid}"),
+        Action::Reset(key) => say!("{key}: would forget the earlier failure"),
+        Action::MarkConnected(key) => say!("{key}: would set hotplug-status to connected"),
+        Action::MarkDetached(key) => say!("{key}: would remove hotplug-status"),
+        Action::Close(key) => say!("{key}: would set state to 6"),
+        Action::Rewind(key) => say!("{key}: would set state to 1, for a new QEMU"),
+        Action::Remove(key) => say!("{key}: would remove the directory"),
+        Action::StopHook(key) => say!("{key}: would end its hook"),
+        Action::KillHook(key) => say!("{key}: would kill its hook"),
+        Action::StopService(domid) => say!("guest {domid}: would end its QEMU"),
+        Action::ForgetGuest(domid) => say!("guest {domid}: would remove libxl/{domid}"),
         Action::Observe(..)
         | Action::RunHook(_)
         | Action::FindService(_)

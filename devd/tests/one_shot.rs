@@ -99,6 +99,16 @@ fn a_dry_run_says_what_would_be_done_and_changes_nothing() {
 }
 
 #[test]
+fn whoever_reads_what_a_dry_run_says_may_stop_in_the_middle() {
+    let world = World::new();
+    world.attach(&Device::vif(3, 0).with("state", "2"));
+    let mut command = world.command(&["--dry-run", "--once"]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(command.stdout(writer).status().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_dry_run_beside_a_daemon_leaves_its_hooks_and_qemus_alone() {
     let world = World::new();
     world.gate("gate");
