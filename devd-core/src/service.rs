@@ -61,7 +61,7 @@ impl Dispatcher {
             (ServiceState::Finding, ServiceEvent::Absent)
             | (ServiceState::Stopping, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
                 self.registry.guest_mut(guest).service = ServiceState::Absent;
-                self.look_again(guest, |device| device.phase == Phase::Starting);
+                self.look_again(guest, |phase| matches!(phase, Phase::Waiting | Phase::Starting));
                 self.reconcile_service(guest, now);
             }
             (ServiceState::Finding | ServiceState::Starting, ServiceEvent::Failed(failure)) => {
@@ -127,9 +127,7 @@ impl Dispatcher {
     pub(crate) fn service_deadline(&mut self, guest: u32, now: Time) {
         if self.registry.guest(guest).service == ServiceState::BackingOff {
             self.registry.guest_mut(guest).service = ServiceState::Absent;
-            self.look_again(guest, |device| {
-                matches!(device.phase, Phase::Failed(Reason::Service(_)))
-            });
+            self.look_again(guest, |phase| matches!(phase, Phase::Failed(Reason::Service(_))));
             self.reconcile_service(guest, now);
         }
     }
@@ -154,6 +152,7 @@ impl Dispatcher {
         {
             self.fail(index, Reason::Service(failure), now);
         }
+        self.look_again(guest, |phase| phase == Phase::Waiting);
         self.forget_guest(guest);
     }
 
@@ -164,7 +163,9 @@ impl Dispatcher {
             self.registry.guest_mut(guest).failures = 0;
         }
         self.back_off(guest, now);
-        self.look_again(guest, |device| matches!(device.phase, Phase::Starting | Phase::Attached));
+        self.look_again(guest, |phase| {
+            matches!(phase, Phase::Waiting | Phase::Starting | Phase::Attached)
+        });
         self.forget_guest(guest);
     }
 
@@ -174,9 +175,12 @@ impl Dispatcher {
         self.set_timer(Owner::Guest(guest), now, wait);
     }
 
-    /// The guest's QEMU devices in these phases are looked at as if for the first time.
-    fn look_again(&mut self, guest: u32, which: fn(&Device) -> bool) {
-        for index in self.devices_in(guest, which).collect::<Vec<_>>() {
+    /// The guest's QEMU devices in these phases are looked at as if for the first time: what
+    /// was seen before may have changed until the QEMU ended.
+    fn look_again(&mut self, guest: u32, which: fn(Phase) -> bool) {
+        let devices = self.devices_in(guest, |_| true);
+        let those = devices.filter(|index| which(self.registry.device(*index).phase));
+        for index in those.collect::<Vec<_>>() {
             let device = self.registry.device_mut(index);
             device.phase = Phase::Waiting;
             device.orphan = true;

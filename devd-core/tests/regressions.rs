@@ -339,3 +339,19 @@ fn a_script_that_is_put_right_while_a_look_is_under_way_is_not_missed() {
     assert!(matches!(actions[..], [.., Action::Observe(VBD, _)]), "{actions:?}");
     assert!(hand.seen(VBD, silent(State::InitWait)).contains(&Action::RunHook(VBD)));
 }
+
+#[test]
+fn a_disk_first_looked_at_before_a_qemu_had_ended_is_looked_at_again_afterwards() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    assert!(hand.look(QDISK, closed).contains(&Action::StopService(1)));
+    let other = DeviceKey { devid: 1, ..QDISK };
+    hand.event(other);
+    hand.actions();
+    hand.service(ServiceEvent::Absent);
+    let actions = hand.seen(other, silent(State::Initialising));
+    assert!(matches!(actions[..], [Action::Observe(_, _)]), "{actions:?}");
+    let actions = hand.seen(other, facts(State::InitWait, HotplugStatus::Connected));
+    assert!(actions.contains(&Action::Rewind(other)));
+}

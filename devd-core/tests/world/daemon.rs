@@ -467,6 +467,11 @@ impl World {
             return self
                 .tell(Answer::Service(domid, ServiceEvent::Failed(ServiceFailure::Exit(1))));
         }
+        for (key, directory) in self.store.list().filter(|(key, _)| key.domid == domid) {
+            if self.phase(key).is_none() {
+                self.qemus.forgive(directory.life);
+            }
+        }
         let id = self.qemus.start(domid, self.daemon.number);
         self.qemu_starts += 1;
         let delay = self.chance.number(100..=1_500);

@@ -76,6 +76,11 @@ impl Qemus {
         self.rings.get(&life).is_some_and(|id| !self.is(key.domid, *id))
     }
 
+    /// Nobody has told the daemon of this device: it cannot know that it has lost its QEMU.
+    pub(crate) fn forgive(&mut self, life: Life) {
+        self.rings.remove(&life);
+    }
+
     /// One step for one of its guest's devices, if that calls for one. An error: it has been
     /// given a ring that another had begun.
     pub(crate) fn step(&mut self, store: &mut Store, key: DeviceKey) -> Result<(), String> {
