@@ -27,7 +27,9 @@ impl Dispatcher {
                 self.replace(index, sight, now);
             }
             (
-                Phase::Waiting | Phase::Attaching(Run::Queued),
+                Phase::Waiting
+                | Phase::Attaching(Run::Queued)
+                | Phase::Failed(Reason::NoScript | Reason::NoType),
                 Sight::Ready { hotplug: HotplugStatus::Silent, .. },
             ) if unmarked => self.replace(index, sight, now),
             (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),

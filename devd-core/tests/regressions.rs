@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, HookEnd, HookFailure, HotplugStatus, Kind, Notice,
-    Observation, Phase, Reason, Removal, ServiceEvent, ServiceFailure, Settings, State, Time, Verb,
-    Want,
+    Observation, Phase, Reason, Removal, Run, ServiceEvent, ServiceFailure, Settings, State, Time,
+    Verb, Want,
 };
 
 const VIF: DeviceKey = DeviceKey { kind: Kind::Vif, domid: 1, devid: 0 };
@@ -354,4 +354,21 @@ fn a_disk_first_looked_at_before_a_qemu_had_ended_is_looked_at_again_afterwards(
     assert!(matches!(actions[..], [Action::Observe(_, _)]), "{actions:?}");
     let actions = hand.seen(other, facts(State::InitWait, HotplugStatus::Connected));
     assert!(actions.contains(&Action::Rewind(other)));
+}
+
+#[test]
+fn a_device_that_lost_its_type_after_its_hook_had_failed_is_replaced_by_one_that_has_it() {
+    let mut hand = Hand::new();
+    hand.look(VIF, silent(State::InitWait));
+    hand.hook_ends(VIF, HookEnd::Failure(HookFailure::Exit(1)));
+    let failed = facts(State::InitWait, HotplugStatus::Refused);
+    hand.seen(VIF, failed);
+    hand.wait(1_000);
+    hand.seen(VIF, Observation { vif_type: None, ..failed });
+    assert_eq!(hand.phase(VIF), Some(Phase::Failed(Reason::NoType)));
+    hand.look(VIF, silent(State::InitWait));
+    assert_eq!(hand.phase(VIF), Some(Phase::Detaching(Run::Running)));
+    hand.hook_ends(VIF, HookEnd::Success);
+    hand.seen(VIF, silent(State::InitWait));
+    assert!(hand.seen(VIF, silent(State::InitWait)).contains(&Action::RunHook(VIF)));
 }
