@@ -8,7 +8,7 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use log::LevelFilter;
 
-/// Something failed while running; with `--once`, a device is not served.
+/// Something failed while running; with `--once`, a device could not be served.
 pub(crate) const EXIT_FAILURE: u8 = 1;
 /// The command line makes no sense.
 pub(crate) const EXIT_USAGE: u8 = 2;
@@ -42,7 +42,7 @@ usage: devd [options]
   -h, --help             this text
   -V, --version          the version
 
-Exit codes: 0 all is well; 1 something failed (with --once: a device is not served);
+Exit codes: 0 all is well; 1 something failed (with --once: a device could not be served);
 2 usage; 3 no xenstore; 4 another devd runs (it holds the pid file).
 ";
 

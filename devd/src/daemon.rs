@@ -490,7 +490,7 @@ impl Daemon<'_> {
         }
     }
 
-    /// Tells old udev rules to stay out of the way, as upstream does.
+    /// Tells old udev rules to stay out of the way, as libxl does in domain 0.
     fn announce(&mut self) {
         if self.options.dry_run {
             return;
