@@ -196,12 +196,13 @@ impl People {
             _ => ServiceEvent::Failed(ServiceFailure::Exit(1)),
         };
         let believed = self.dispatcher.service(domid);
+        if believed == Some(ServiceState::Starting) && !self.qemus.contains(&domid) {
+            return; // It has not even been started.
+        }
         if event != ServiceEvent::Ready {
             self.qemus.remove(&domid);
         } else if believed == Some(ServiceState::Finding) {
             self.qemus.insert(domid);
-        } else if believed == Some(ServiceState::Starting) && !self.qemus.contains(&domid) {
-            return; // It has not even been started.
         }
         self.dispatcher.handle_service(domid, event, self.now);
     }
