@@ -31,10 +31,11 @@ pub enum Action {
     MarkDetached(DeviceKey),
     /// Write `hotplug-status`=`error` and, if the hook left none, `hotplug-error`.
     Fail(DeviceKey, Reason),
-    /// Write `state` 6 for a device whose QEMU is not there to do so.
+    /// Write `state` 6 for a device whose QEMU is not there to do so, if its `state` still
+    /// is 5.
     Close(DeviceKey),
-    /// Write `state` 1 for a device whose QEMU ended before it was connected, if its `state`
-    /// still is 2: the next QEMU takes it up.
+    /// Write `state` 1 for a device whose QEMU ended before it was connected, and empty its
+    /// `hotplug-status`, if its `state` still is 2: the next QEMU takes it up.
     Rewind(DeviceKey),
     /// Remove the backend directory, if its `state` still is 6, then call
     /// [`handle_removal`](crate::Dispatcher::handle_removal).

@@ -86,8 +86,6 @@ pub(crate) struct Device {
     pub(crate) unsure: bool,
     /// The directory was gone when the removal hook was called for.
     pub(crate) vanished: bool,
-    /// The QEMU that served it is no more.
-    pub(crate) orphan: bool,
     /// It was reported for not reaching InitWait.
     pub(crate) slow: bool,
     /// What its hook had said when that was last looked up.
@@ -138,7 +136,6 @@ impl Device {
             hurried: false,
             unsure: false,
             vanished: false,
-            orphan: false,
             slow: false,
             hotplug: HotplugStatus::Silent,
             failures: 0,
@@ -249,7 +246,6 @@ impl Device {
         self.hurried = false;
         self.unsure = false;
         self.vanished = false;
-        self.orphan = false;
         self.slow = false;
         self.hotplug = HotplugStatus::Silent;
         self.closed_at = None;

@@ -216,7 +216,6 @@ impl Dispatcher {
             Removal::Changed => {
                 device.take_deferred_look();
                 device.phase = Phase::Lingering;
-                device.closed_at = None;
                 self.look(index);
             }
             Removal::Refused => {

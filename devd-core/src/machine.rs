@@ -108,7 +108,8 @@ impl Dispatcher {
             (Phase::Detaching(Run::Queued | Run::Running | Run::Stopping), _) => {}
 
             (Phase::Lingering, Sight::Gone) => self.forget(index, now),
-            (Phase::Lingering, Sight::Closed) => self.linger(index, now),
+            // Perhaps anew: the toolstack has its time to read it from now on.
+            (Phase::Lingering, Sight::Closed) => self.linger_anew(index, now),
             (
                 Phase::Lingering,
                 Sight::Early | Sight::Ready { .. } | Sight::Closing | Sight::Reopening,
@@ -254,7 +255,6 @@ impl Dispatcher {
         self.clear_timer(Owner::Device(index));
         let device = self.registry.device_mut(index);
         device.phase = Phase::Attached;
-        device.orphan = false;
         device.failures = 0;
         let refused = device.look == Look::Refused;
         self.report(index, notice);
@@ -356,6 +356,12 @@ impl Dispatcher {
             let since = *device.closed_at.get_or_insert(now);
             self.set_timer(Owner::Device(index), since, wait);
         }
+    }
+
+    fn linger_anew(&mut self, index: u32, now: Time) {
+        self.clear_timer(Owner::Device(index));
+        self.registry.device_mut(index).closed_at = None;
+        self.linger(index, now);
     }
 
     /// The device is gone; another of its name may be there.

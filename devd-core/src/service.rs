@@ -183,7 +183,6 @@ impl Dispatcher {
         for index in those.collect::<Vec<_>>() {
             let device = self.registry.device_mut(index);
             device.phase = Phase::Waiting;
-            device.orphan = true;
             device.void_look();
             self.look(index);
         }
@@ -242,10 +241,8 @@ impl Dispatcher {
         }
         if lost {
             // Frontends send nothing before the backend has connected, so a new QEMU finds
-            // the rings as they were made. It takes up devices in state 1. That the old one
-            // had taken this one up is not to be read there any more.
+            // the rings as they were made. It takes up devices in state 1.
             self.act(Action::Rewind(key));
-            self.act(Action::Reset(key));
         }
         self.want_service(index, Notice::Adopted, now);
     }
@@ -254,13 +251,13 @@ impl Dispatcher {
     fn is_orphaned(&self, index: u32) -> bool {
         let device = self.registry.device(index);
         match self.registry.guest(device.guest).service {
-            // One that is being ended serves until then; what it has left is judged afterwards.
             ServiceState::Unknown
             | ServiceState::Finding
+            // What the one before had left was judged before this one was started.
+            | ServiceState::Starting
             | ServiceState::Running
+            // It serves until it has ended; what it has left is judged afterwards.
             | ServiceState::Stopping => false,
-            // One that came since may have been taken up by the new QEMU already.
-            ServiceState::Starting => device.orphan,
             ServiceState::Absent | ServiceState::BackingOff => true,
         }
     }
@@ -278,9 +275,7 @@ impl Dispatcher {
         if self.registry.guest(guest).service == ServiceState::Running {
             return self.attached(index, notice);
         }
-        let device = self.registry.device_mut(index);
-        device.phase = Phase::Starting;
-        device.orphan = false;
+        self.registry.device_mut(index).phase = Phase::Starting;
         self.reconcile_service(guest, now);
     }
 

@@ -323,7 +323,7 @@ fn a_rewound_disk_that_closes_before_the_next_qemu_takes_it_up_is_closed_by_the_
     hand.serve(QDISK);
     hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
     let actions = hand.seen(QDISK, facts(State::InitWait, HotplugStatus::Connected));
-    assert_eq!(actions, [Action::Rewind(QDISK), Action::Reset(QDISK)]);
+    assert_eq!(actions, [Action::Rewind(QDISK)]);
     assert_eq!(hand.wait(1_000), [Action::StartService(1)]);
     assert_eq!(hand.look(QDISK, silent(State::Closing)), [Action::Close(QDISK)]);
 }
@@ -371,4 +371,28 @@ fn a_device_that_lost_its_type_after_its_hook_had_failed_is_replaced_by_one_that
     hand.hook_ends(VIF, HookEnd::Success);
     hand.seen(VIF, silent(State::InitWait));
     assert!(hand.seen(VIF, silent(State::InitWait)).contains(&Action::RunHook(VIF)));
+}
+
+#[test]
+fn a_device_first_seen_too_early_and_then_connected_gets_its_removal_hook() {
+    let mut hand = Hand::new();
+    hand.look(VIF, silent(State::Initialising));
+    hand.look(VIF, facts(State::Connected, HotplugStatus::Connected));
+    assert_eq!(hand.phase(VIF), Some(Phase::Attached));
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    assert!(hand.look(VIF, closed).contains(&Action::RunHook(VIF)));
+}
+
+#[test]
+fn no_qemu_is_started_while_a_share_of_its_guest_is_on_its_way_out() {
+    let mut hand = Hand::new();
+    hand.serve(P9);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    hand.seen(P9, facts(State::Closing, HotplugStatus::Connected));
+    hand.look(QDISK, silent(State::Initialising));
+    assert_eq!(hand.wait(1_000), []);
+    hand.seen(P9, Observation { online: false, ..silent(State::Closed) });
+    assert_eq!(hand.wait(200), [Action::Remove(P9)]);
+    hand.dispatcher.handle_removal(P9, Removal::Removed, hand.time());
+    assert!(hand.actions().contains(&Action::StartService(1)));
 }

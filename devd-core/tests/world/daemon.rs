@@ -270,12 +270,12 @@ impl World {
                 self.store.set_hotplug(key, Some("error"));
                 self.daemon.failures.push((key, reason));
             }
-            Action::Close(key) => self.store.set_state(key, 6),
-            Action::Rewind(key) => {
-                if self.store.get(key).is_some_and(|directory| directory.state == 2) {
-                    self.store.set_state(key, 1);
-                }
+            Action::Close(key) if self.state(key) == Some(5) => self.store.set_state(key, 6),
+            Action::Rewind(key) if self.state(key) == Some(2) => {
+                self.store.set_hotplug(key, Some(""));
+                self.store.set_state(key, 1);
             }
+            Action::Close(_) | Action::Rewind(_) => {}
             Action::Remove(key) => self.remove(key),
             Action::ForgetGuest(domid) => {
                 self.qemus.nodes.remove(&domid);

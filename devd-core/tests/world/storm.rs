@@ -1,5 +1,7 @@
 //! A random life of a world: devices come and go, everything that can go wrong does.
 
+use std::time::Duration;
+
 use devd_core::{DeviceKey, Kind, Server, Settings};
 
 use super::chance::Chance;
@@ -35,14 +37,24 @@ const SCRIPTS: [&str; 12] = [
 /// Runs a world from this seed for so many steps, then lets it come to rest.
 pub(crate) fn storm(seed: u64, steps: u64, tell: bool) -> Storm {
     let mut chance = Chance::seeded(seed);
-    let max_hooks = chance.pick(&[2, 1, 4, 16]);
-    let mut world = World::new(chance, Settings { max_hooks, ..Settings::default() });
+    let settings = Settings {
+        max_hooks: chance.pick(&[2, 1, 4, 16]),
+        hook_timeout: Duration::from_secs(chance.pick(&[2, 5, 40])),
+        hurry: Duration::from_millis(chance.pick(&[300, 5_000])),
+        ..Settings::default()
+    };
+    let mut world = World::new(chance, settings);
     world.story = tell.then(Vec::new);
+    let mut key = world.any_key();
     while world.steps < steps && world.violation.is_none() {
-        let busy = world.chance.one_in(2);
-        let pause = world.chance.number(0..=if busy { 100 } else { 6_000 });
+        let longest = world.chance.pick(&[20, 60, 200, 1_000, 6_000]);
+        let pause = world.chance.number(0..=longest);
         world.run(pause);
-        world.disturb();
+        // What happens to one device in a row is what surprises a daemon most.
+        if world.chance.one_in(2) {
+            key = world.any_key();
+        }
+        world.disturb(key);
     }
     if world.daemon.dispatcher.is_none() {
         world.run(60_000);
@@ -53,8 +65,7 @@ pub(crate) fn storm(seed: u64, steps: u64, tell: bool) -> Storm {
 
 impl World {
     /// Something happens.
-    fn disturb(&mut self) {
-        let key = self.any_key();
+    fn disturb(&mut self, key: DeviceKey) {
         let exists = self.store.get(key).is_some();
         match self.chance.number(0..=29) {
             0..=9 if !exists => {
@@ -84,8 +95,8 @@ impl World {
                 let delay = self.chance.number(0..=if slow { 30_000 } else { 300 });
                 self.clock.after(delay, Happening::Start);
             }
-            20..=21 => self.lose_events(),
-            22..=24 => self.put_right(key, "works"),
+            20 => self.lose_events(),
+            21..=24 => self.put_right(key, "works"),
             25 => {
                 let path = match self.chance.number(0..=3) {
                     0 => "backend".to_owned(),
