@@ -508,10 +508,14 @@ impl Dispatcher {
                 self.set_timer(Owner::Device(index), now, wait);
                 self.act(Action::KillHook(key));
             }
-            Phase::Lingering => {
-                device.phase = Phase::Removing;
-                self.act(Action::Remove(key));
-            }
+            Phase::Lingering => match device.look {
+                Look::Idle | Look::Refused => {
+                    device.phase = Phase::Removing;
+                    self.act(Action::Remove(key));
+                }
+                // Something has happened. What the look finds sets another deadline.
+                Look::Asked | Look::Begun | Look::Stale | Look::Void | Look::Deferred => {}
+            },
             Phase::Failed(reason @ Reason::Hook(_)) if reason.may_pass() => {
                 device.phase = Phase::Waiting;
                 self.look(index);

@@ -67,9 +67,8 @@ impl Dispatcher {
             (ServiceState::Finding | ServiceState::Starting, ServiceEvent::Failed(failure)) => {
                 self.service_failed(guest, failure, now);
             }
-            (ServiceState::Starting, ServiceEvent::Absent) => {
-                self.service_failed(guest, ServiceFailure::Vanished, now);
-            }
+            // Of the one before, which ended by itself when it was to be ended.
+            (ServiceState::Starting, ServiceEvent::Absent) => {}
             (ServiceState::Running, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
                 self.service_lost(guest, now);
             }

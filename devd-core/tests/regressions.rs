@@ -396,3 +396,28 @@ fn no_qemu_is_started_while_a_share_of_its_guest_is_on_its_way_out() {
     hand.dispatcher.handle_removal(P9, Removal::Removed, hand.time());
     assert!(hand.actions().contains(&Action::StartService(1)));
 }
+
+#[test]
+fn a_directory_is_not_removed_while_a_look_at_it_is_under_way() {
+    let mut hand = Hand::new();
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    hand.look(VBD, closed);
+    hand.event(VBD);
+    hand.actions();
+    assert_eq!(hand.wait(200), []);
+    hand.seen(VBD, closed);
+    assert_eq!(hand.wait(199), []);
+    assert_eq!(hand.wait(1), [Action::Remove(VBD)]);
+}
+
+#[test]
+fn that_the_last_qemu_is_absent_says_nothing_of_the_next_one() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    assert!(hand.look(QDISK, closed).contains(&Action::StopService(1)));
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    assert!(hand.look(QDISK, silent(State::Initialising)).contains(&Action::StartService(1)));
+    assert_eq!(hand.service(ServiceEvent::Absent), []);
+    assert_eq!(hand.phase(QDISK), Some(Phase::Starting));
+}
