@@ -60,8 +60,18 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn work(&self, key: DeviceKey) -> Work {
+    fn work(&self, key: DeviceKey) -> Work {
         self.accounts.get(&key).map_or(Work::Nothing, |account| account.work)
+    }
+
+    /// Is the work of the add hook not in place, as far as this daemon can know? (It does not
+    /// hear of a second pass that failed while none ran.)
+    pub(crate) fn is_unfinished(&self, key: DeviceKey, daemon: u32) -> bool {
+        self.accounts.get(&key).is_none_or(|account| match account.work {
+            Work::Placed => false,
+            Work::Tried => account.daemon == daemon && !account.mistaken,
+            Work::Nothing => !account.mistaken,
+        })
     }
 
     /// Must the daemon think that another device's hook was run for this one?

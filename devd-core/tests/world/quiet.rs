@@ -4,7 +4,6 @@ use devd_core::{DeviceKey, Phase, Reason, Server, ServiceState};
 
 use super::World;
 use super::hooks::Script;
-use super::ledger::Work;
 
 /// Longer than any wait of the daemon.
 const LONG: u64 = 500_000;
@@ -113,7 +112,7 @@ impl World {
             return Err(format!("{key} cannot be served, and it is {phase:?}"));
         }
         let hook = matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook);
-        if works && hook && self.ledger.work(key) != Work::Placed && !self.ledger.is_mistaken(key) {
+        if works && hook && self.ledger.is_unfinished(key, self.daemon.number) {
             return Err(format!("{key} is served, and its hook's work is not in place"));
         }
         Ok(())
