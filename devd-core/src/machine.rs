@@ -274,6 +274,11 @@ impl Dispatcher {
         device.void_look();
         self.clear_timer(Owner::Device(index));
         match reason {
+            // It has taken its time already, and the next will most probably take as long.
+            Reason::Hook(HookFailure::TimedOut) => {
+                self.count_failure(index);
+                self.set_timer(Owner::Device(index), now, self.settings.retry_max);
+            }
             Reason::Hook(_) if reason.may_pass() => {
                 let wait = self.count_failure(index);
                 self.set_timer(Owner::Device(index), now, wait);

@@ -148,7 +148,7 @@ quota_end() {
 }
 burst() { # NAME FIRST COUNT: vifs and disks together, with a script that costs nothing
     quota
-    export LABPROBE_SCRIPT=/lab/fast/vif-bridge
+    export LABPROBE_SCRIPT=/lab/fast/costs-nothing
     labprobe cycle vif $DD $G $2 $3 $3 labbr0 20 > /tmp/burst.vif 2>&1 & m=$!
     labprobe cycle vbd $DD $G ${2}000 $3 $3 /dev/loop6 20 > /tmp/burst.vbd 2>&1
     wait $m
