@@ -234,7 +234,9 @@ impl Dispatcher {
                 self.look(index);
             }
             Sight::Early => self.begin(index, sight, now),
-            Sight::Gone | Sight::Closing | Sight::Reopening | Sight::Closed => {}
+            // What that means for a device that waits is for another look to say.
+            Sight::Closing | Sight::Reopening => self.look(index),
+            Sight::Gone | Sight::Closed => {}
         }
         self.release_service(index, now);
     }

@@ -50,7 +50,12 @@ impl Dispatcher {
     /// Something happened to a guest's QEMU.
     pub fn handle_service(&mut self, domid: Domid, event: ServiceEvent, now: Time) {
         let Some(guest) = self.registry.find_guest(domid) else { return };
-        match (self.registry.guest(guest).service, event) {
+        let state = self.registry.guest_mut(guest);
+        let late = event == ServiceEvent::Absent
+            && state.service != ServiceState::Stopping
+            && core::mem::take(&mut state.stop_unanswered);
+        match (state.service, event) {
+            (_, ServiceEvent::Absent) if late => {}
             (ServiceState::Finding, ServiceEvent::Ready) => {
                 self.service_ready(guest, Notice::Adopted, now);
             }
@@ -60,15 +65,19 @@ impl Dispatcher {
             // What its devices are now tells whether they have lost one or never had one.
             (ServiceState::Finding, ServiceEvent::Absent)
             | (ServiceState::Stopping, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
-                self.registry.guest_mut(guest).service = ServiceState::Absent;
+                let state = self.registry.guest_mut(guest);
+                state.stop_unanswered =
+                    state.service == ServiceState::Stopping && event != ServiceEvent::Absent;
+                state.service = ServiceState::Absent;
                 self.look_again(guest, |phase| matches!(phase, Phase::Waiting | Phase::Starting));
                 self.reconcile_service(guest, now);
             }
             (ServiceState::Finding | ServiceState::Starting, ServiceEvent::Failed(failure)) => {
                 self.service_failed(guest, failure, now);
             }
-            // Of the one before, which ended by itself when it was to be ended.
-            (ServiceState::Starting, ServiceEvent::Absent) => {}
+            (ServiceState::Starting, ServiceEvent::Absent) => {
+                self.service_failed(guest, ServiceFailure::Vanished, now);
+            }
             (ServiceState::Running, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
                 self.service_lost(guest, now);
             }

@@ -421,3 +421,13 @@ fn that_the_last_qemu_is_absent_says_nothing_of_the_next_one() {
     assert_eq!(hand.service(ServiceEvent::Absent), []);
     assert_eq!(hand.phase(QDISK), Some(Phase::Starting));
 }
+
+#[test]
+fn a_disk_that_took_anothers_place_and_closes_at_once_is_closed_by_the_daemon() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.look(QDISK, Observation { online: false, ..silent(State::Closed) });
+    hand.service(ServiceEvent::Absent);
+    hand.look(QDISK, silent(State::Closing));
+    assert_eq!(hand.seen(QDISK, silent(State::Closing)), [Action::Close(QDISK)]);
+}

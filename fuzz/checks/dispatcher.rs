@@ -349,8 +349,7 @@ impl People {
                     ServiceState::Finding | ServiceState::Starting | ServiceState::Stopping
                 );
                 if asked {
-                    // One that is being started says that it has failed, not that it is absent.
-                    self.service_event(domid, if state == ServiceState::Starting { 3 } else { 2 });
+                    self.service_event(domid, 2);
                 }
             }
             if let Some(at) = self.dispatcher.poll_timeout() {

@@ -25,7 +25,7 @@ pub(crate) struct Daemon {
     pub(crate) reading: bool,
     /// When it will wake up next by itself.
     pub(crate) alarm: Option<u64>,
-    /// The lives that were seen at the last looks.
+    /// The lives that were seen at the last looks: those that hooks are started for.
     pub(crate) seen: BTreeMap<DeviceKey, Life>,
     /// Devices that an event or a listing has named to it.
     pub(crate) named: BTreeSet<DeviceKey>,
@@ -199,7 +199,10 @@ impl World {
         match answer {
             Answer::Seen(key, snapshot) => {
                 let key = *key;
+                let hook_is_chosen =
+                    matches!(self.phase(key), Some(Phase::Attaching(Run::Running | Run::Stopping)));
                 match snapshot.life {
+                    _ if hook_is_chosen => None,
                     Some(life) => self.daemon.seen.insert(key, life),
                     None => self.daemon.seen.remove(&key),
                 };
