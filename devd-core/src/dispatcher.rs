@@ -440,6 +440,14 @@ impl Dispatcher {
         while !self.closing && self.running < self.settings.max_hooks.max(1) {
             let Some(index) = self.queue.pop_front() else { break };
             let Some(device) = self.registry.get_mut(index) else { continue };
+            // What its hook needs may have gone from the store while it waited.
+            if device.phase == Phase::Attaching(Run::Queued)
+                && let Some(reason) = device.lacks()
+            {
+                self.fail(index, reason, now);
+                self.look(index);
+                continue;
+            }
             device.phase = match device.phase {
                 Phase::Attaching(Run::Queued) => Phase::Attaching(Run::Running),
                 Phase::Detaching(Run::Queued) => Phase::Detaching(Run::Running),

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use devd_core::{
-    Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, Notice, Phase, Removal,
-    ServiceEvent, ServiceFailure, Settings, Time,
+    Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, Notice, Phase,
+    Removal, ServiceEvent, ServiceFailure, Settings, Time,
 };
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -361,7 +361,8 @@ impl<'a> Daemon<'a> {
     fn run_hook(&mut self, key: DeviceKey, now: Time) {
         let started = match self.dispatcher.hook(key) {
             Some(hook) => self.hooks.start(&hook, &self.poller),
-            None => return,
+            // Nobody will hear of its end otherwise.
+            None => Err(HookFailure::BadName),
         };
         if let Err(failure) = started {
             self.dispatcher.handle_hook_end(key, HookEnd::Failure(failure), now);
