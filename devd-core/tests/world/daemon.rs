@@ -248,6 +248,7 @@ impl World {
         };
         self.trace(|| format!("{action:?}"));
         self.check_named(action);
+        self.check_mark(action);
         match action {
             Action::Observe(key, want) => {
                 let delay = self.chance.number(0..=10);
@@ -286,6 +287,17 @@ impl World {
             Action::Report(key, notice) => self.daemon.notices.push((key, notice)),
         }
         self.after_input();
+    }
+
+    /// A mark that is meant for one device is put on another that has just taken its place.
+    /// Nobody can tell afterwards.
+    fn check_mark(&mut self, action: Action) {
+        if let Action::MarkConnected(key) | Action::Fail(key, _) = action
+            && let Some(directory) = self.store.get(key)
+            && self.daemon.seen.get(&key) != Some(&directory.life)
+        {
+            self.ledger.mistake(key);
+        }
     }
 
     /// No action may be about a device that nobody has named.

@@ -29,7 +29,8 @@ struct Account {
     /// The daemon has heard of the add hook's end and not looked at the device since.
     unseen: bool,
     /// At that look, or when it ended, another device was in the place of the one that the hook
-    /// ran for: nothing in the store tells whose work it is.
+    /// ran for, or has got a mark that was meant for that one: nothing in the store tells whose
+    /// work it is.
     mistaken: bool,
     /// The removal hook's end is in the store.
     removal_recorded: bool,
@@ -198,6 +199,11 @@ impl Ledger {
             account.unseen = !judged;
             account.mistaken |= life.is_some() && life != account.life;
         }
+    }
+
+    /// The daemon has put a mark on a device that was meant for the one before it.
+    pub(crate) fn mistake(&mut self, key: DeviceKey) {
+        self.accounts.entry(key).or_insert_with(|| Account::new(0)).mistaken = true;
     }
 
     /// The daemon has recorded the end of an add hook, or of a removal hook.

@@ -83,6 +83,9 @@ impl World {
         if !self.store.is_wanted(key) {
             return Err(format!("{key} is not wanted and its directory stays: {phase:?}"));
         }
+        if self.ledger.is_mistaken(key) {
+            return Ok(());
+        }
         let works = match key.kind.server() {
             Server::NetworkHook | Server::BlockHook => {
                 let script = directory.script.as_deref().map(Script::parse);
@@ -101,14 +104,14 @@ impl World {
             Server::Elsewhere => true,
         };
         let served = directory.state == 4 && phase == Phase::Attached;
-        if works && !served && !self.ledger.is_mistaken(key) {
+        if works && !served {
             return Err(format!("{key} is not served: state {}, {phase:?}", directory.state));
         }
         if works && key.kind.server() != Server::Elsewhere && directory.hotplug != Some("connected")
         {
             return Err(format!("{key} is served, and hotplug-status does not say so"));
         }
-        if !works && !matches!(phase, Phase::Failed(_)) && !self.ledger.is_mistaken(key) {
+        if !works && !matches!(phase, Phase::Failed(_)) {
             return Err(format!("{key} cannot be served, and it is {phase:?}"));
         }
         let hook = matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook);
