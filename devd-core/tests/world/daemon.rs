@@ -382,7 +382,8 @@ impl World {
                 if seen && u128::from(self.clock.now() - since) < linger {
                     self.violate(format!("{key} is removed before the toolstack can have read it"));
                 }
-                if self.store.is_wanted(key) {
+                // One that has come and closed since the last look may be one that opens again.
+                if seen && self.store.is_wanted(key) {
                     self.violate(format!("{key} is removed and is wanted"));
                 }
                 self.store.remove(key);
