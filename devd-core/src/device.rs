@@ -93,6 +93,8 @@ pub(crate) struct Device {
     /// Tries that have failed, since the last that did not, be it for another device of this
     /// name: whoever replaces devices that fail waits no less than who does not.
     pub(crate) failures: u8,
+    /// Looks that the store has refused, since the last that it did not.
+    pub(crate) refusals: u8,
     /// When the device was first seen closed.
     pub(crate) closed_at: Option<Time>,
     /// What the hook needs, remembered: the store may not have it any more when it is needed.
@@ -102,6 +104,7 @@ pub(crate) struct Device {
     pub(crate) next: Option<u32>,
     pub(crate) previous: Option<u32>,
     pub(crate) timer: Slot,
+    pub(crate) look_timer: Slot,
 }
 
 /// What a device's directory says about its hook.
@@ -139,12 +142,14 @@ impl Device {
             slow: false,
             hotplug: HotplugStatus::Silent,
             failures: 0,
+            refusals: 0,
             closed_at: None,
             hook: None,
             guest,
             next: None,
             previous: None,
             timer: None,
+            look_timer: None,
         }
     }
 

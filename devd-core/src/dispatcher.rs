@@ -28,6 +28,8 @@ pub struct Settings {
     pub linger: Duration,
     /// The wait after a first failure; each further one doubles it.
     pub retry_first: Duration,
+    /// The wait after a look that the store has refused; each further one in a row doubles it.
+    pub look_first: Duration,
     /// The longest wait after a failure.
     pub retry_max: Duration,
     /// How many hooks may run at once, at least one.
@@ -43,6 +45,7 @@ impl Default for Settings {
             hurry: Duration::from_secs(5),
             linger: Duration::from_millis(200),
             retry_first: Duration::from_secs(1),
+            look_first: Duration::from_millis(100),
             retry_max: Duration::from_secs(60),
             max_hooks: 16,
         }
@@ -50,9 +53,10 @@ impl Default for Settings {
 }
 
 impl Settings {
-    fn retry_after(&self, failures: u8) -> Duration {
+    /// The wait after so many failures, if that after the first is this long.
+    fn back_off(&self, first: Duration, failures: u8) -> Duration {
         let factor = 1_u32.checked_shl(u32::from(failures.saturating_sub(1))).unwrap_or(u32::MAX);
-        self.retry_first.saturating_mul(factor).min(self.retry_max)
+        first.saturating_mul(factor).min(self.retry_max)
     }
 }
 
@@ -165,6 +169,7 @@ impl Dispatcher {
     pub fn handle_observation(&mut self, key: DeviceKey, seen: &Observation<'_>, now: Time) {
         let Some(index) = self.registry.find(key) else { return };
         let device = self.registry.device_mut(index);
+        device.refusals = 0;
         let look = core::mem::replace(&mut device.look, Look::Idle);
         if look == Look::Void {
             return self.look(index);
@@ -190,9 +195,9 @@ impl Dispatcher {
         let Some(index) = self.registry.find(key) else { return };
         let device = self.registry.device_mut(index);
         device.look = Look::Refused;
-        if device.timer.is_none() {
-            self.set_timer(Owner::Device(index), now, self.settings.retry_max);
-        }
+        device.refusals = device.refusals.saturating_add(1);
+        let wait = self.settings.back_off(self.settings.look_first, device.refusals);
+        self.set_timer(Owner::Look(index), now, wait);
     }
 
     /// The device's hook has ended, or could not be started.
@@ -236,6 +241,7 @@ impl Dispatcher {
         while let Some(owner) = self.timers.pop(now, &mut self.registry) {
             match owner {
                 Owner::Device(index) => self.deadline(index, now),
+                Owner::Look(index) => self.look(index),
                 Owner::Guest(index) => self.service_deadline(index, now),
             }
         }
@@ -374,14 +380,14 @@ impl Dispatcher {
     pub(crate) fn count_failure(&mut self, index: u32) -> Duration {
         let device = self.registry.device_mut(index);
         device.failures = device.failures.saturating_add(1);
-        self.settings.retry_after(device.failures)
+        self.settings.back_off(self.settings.retry_first, device.failures)
     }
 
     /// The same for the QEMU of a guest.
     pub(crate) fn count_service_failure(&mut self, guest: u32) -> Duration {
         let guest = self.registry.guest_mut(guest);
         guest.failures = guest.failures.saturating_add(1);
-        self.settings.retry_after(guest.failures)
+        self.settings.back_off(self.settings.retry_first, guest.failures)
     }
 
     /// Asks for a look at the device, unless one that will see all is asked for already.
@@ -403,6 +409,7 @@ impl Dispatcher {
         let device = self.registry.device_mut(index);
         device.look = Look::Asked;
         let key = device.key;
+        self.clear_timer(Owner::Look(index));
         self.act(Action::Observe(key, want));
     }
 

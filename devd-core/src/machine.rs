@@ -258,11 +258,7 @@ impl Dispatcher {
         let device = self.registry.device_mut(index);
         device.phase = Phase::Attached;
         device.failures = 0;
-        let refused = device.look == Look::Refused;
         self.report(index, notice);
-        if refused {
-            self.look(index); // Nothing else would call for it again.
-        }
     }
 
     pub(crate) fn fail(&mut self, index: u32, reason: Reason, now: Time) {
@@ -270,7 +266,7 @@ impl Dispatcher {
         if device.phase == Phase::Failed(reason) && !reason.may_pass() {
             return; // Looked at again, and nothing has been put right.
         }
-        let (key, refused) = (device.key, device.look == Look::Refused);
+        let key = device.key;
         device.phase = Phase::Failed(reason);
         // What a look finds before the store says so looks like another device.
         device.void_look();
@@ -290,9 +286,6 @@ impl Dispatcher {
         }
         self.act(Action::Fail(key, reason));
         self.release_service(index, now);
-        if refused {
-            self.look(index);
-        }
     }
 
     /// The add hook ended well: does the store say so too?
@@ -386,6 +379,7 @@ impl Dispatcher {
     /// The device is gone.
     pub(crate) fn forget(&mut self, index: u32, now: Time) {
         self.clear_timer(Owner::Device(index));
+        self.clear_timer(Owner::Look(index));
         if self.registry.device(index).touched != Touched::Unknown {
             self.report(index, Notice::Gone);
         }
@@ -527,13 +521,13 @@ impl Dispatcher {
                 device.phase = Phase::Waiting;
                 self.look(index);
             }
-            // The store had refused to say; it is asked again.
+            // They have none.
             Phase::Failed(_)
             | Phase::Attaching(Run::Queued | Run::Ended)
             | Phase::Starting
             | Phase::Attached
             | Phase::Detaching(Run::Queued | Run::Ended)
-            | Phase::Removing => self.look(index),
+            | Phase::Removing => {}
         }
     }
 }

@@ -204,6 +204,7 @@ impl Place for Registry {
     fn slot(&mut self, owner: Owner) -> &mut Slot {
         match owner {
             Owner::Device(index) => &mut self.device_mut(index).timer,
+            Owner::Look(index) => &mut self.device_mut(index).look_timer,
             Owner::Guest(index) => &mut self.guest_mut(index).timer,
         }
     }

@@ -1,4 +1,4 @@
-//! Deadlines: at most one for each device and each guest.
+//! Deadlines: at most two for each device, one for each guest.
 
 use alloc::vec::Vec;
 
@@ -8,6 +8,8 @@ use crate::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Device(u32),
+    /// When a look at the device that the store has refused is asked for again.
+    Look(u32),
     Guest(u32),
 }
 
@@ -16,7 +18,7 @@ pub(crate) type Slot = Option<u32>;
 
 /// A binary heap whose entries know their owners, and (through `place`) are known by them, so
 /// that a deadline that is not wanted any more leaves at once: the heap is never larger than
-/// the number of live devices and guests.
+/// the live devices and guests call for.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: Vec<(Time, Owner)>,
@@ -105,7 +107,9 @@ mod tests {
     impl Place for Slots {
         fn slot(&mut self, owner: Owner) -> &mut Slot {
             match owner {
-                Owner::Device(index) | Owner::Guest(index) => &mut self.0[index as usize],
+                Owner::Device(index) | Owner::Look(index) | Owner::Guest(index) => {
+                    &mut self.0[index as usize]
+                }
             }
         }
     }

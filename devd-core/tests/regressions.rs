@@ -314,7 +314,43 @@ fn a_refused_look_is_made_up_for_although_the_qemu_has_come_meanwhile() {
     hand.actions();
     hand.dispatcher.handle_observation_refused(QDISK, hand.time());
     let actions = hand.service(ServiceEvent::Ready);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Observe(QDISK, _))));
+    let actions = hand.wait(100);
     assert!(actions.iter().any(|action| matches!(action, Action::Observe(QDISK, _))));
+}
+
+#[test]
+fn a_refused_look_is_asked_for_again_soon_and_then_ever_less_often() {
+    let mut hand = Hand::new();
+    hand.event(VIF);
+    hand.actions();
+    for wait in [100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800, 25_600, 51_200, 60_000, 60_000] {
+        hand.dispatcher.handle_observation_refused(VIF, hand.time());
+        assert_eq!(hand.wait(wait - 1), [], "before {wait} ms");
+        assert!(matches!(hand.wait(1)[..], [Action::Observe(VIF, _)]), "after {wait} ms");
+    }
+    // One that is answered makes it all good; an event calls for a look at once.
+    hand.seen(VIF, silent(State::Initialising));
+    hand.event(VIF);
+    hand.actions();
+    hand.dispatcher.handle_observation_refused(VIF, hand.time());
+    hand.event(VIF);
+    assert!(matches!(hand.actions()[..], [Action::Observe(VIF, _)]));
+    assert_eq!(hand.wait(100), []);
+}
+
+#[test]
+fn a_refused_look_does_not_bring_the_next_try_of_a_hook_forward() {
+    let mut hand = Hand::new();
+    hand.look(VIF, silent(State::InitWait));
+    hand.dispatcher.handle_hook_end(VIF, HookEnd::Failure(HookFailure::TimedOut), hand.time());
+    hand.actions();
+    hand.dispatcher.handle_observation_refused(VIF, hand.time());
+    assert!(matches!(hand.wait(100)[..], [Action::Observe(VIF, _)]));
+    let refused = facts(State::InitWait, HotplugStatus::Refused);
+    assert_eq!(hand.seen(VIF, refused), []);
+    assert_eq!(hand.wait(59_899), []);
+    assert!(matches!(hand.wait(1)[..], [Action::Observe(VIF, _)]));
 }
 
 #[test]

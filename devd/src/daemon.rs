@@ -116,14 +116,15 @@ impl<'a> Daemon<'a> {
             mask.add(signal);
         }
         mask.thread_block().map_err(io::Error::from)?;
-        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-        let signals = SignalFd::with_flags(&mask, flags).map_err(io::Error::from)?;
+        let signals = signal_fd(&mask)?;
         let poller = Poller::new()?;
         poller.add(&signals, Source::Signals)?;
 
         let address = Address::find(options.xenstore.as_deref())?;
         log::info!("devd {}, xenstore at {address}", env!("CARGO_PKG_VERSION"));
         let mut client = Client::open(address)?;
+        let ends = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        client.set_interrupt(signal_fd(&ends)?.into());
         client.watch(BACKEND, TOKEN).map_err(StartError::Watch)?;
 
         let xenstore = options.xenstore.clone();
@@ -529,6 +530,7 @@ impl Daemon<'_> {
         log::info!("{signal}: ending; devices stay served");
         self.readiness.stopping();
         self.dispatcher.close();
+        self.client.set_timeout(Client::INTERRUPTED);
         self.ending = Some(self.clock.now().after(PATIENCE));
     }
 
@@ -558,6 +560,12 @@ impl Daemon<'_> {
         let devices = if reconnect.is_none() { self.dispatcher.poll_timeout() } else { None };
         [devices, reconnect, self.qemus.poll_timeout(), self.ending].into_iter().flatten().min()
     }
+}
+
+/// Readable while one of these signals, which are blocked, is pending.
+fn signal_fd(signals: &SigSet) -> io::Result<SignalFd> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(signals, flags).map_err(io::Error::from)
 }
 
 fn settings(options: &Options) -> Settings {

@@ -3,7 +3,9 @@
 mod support;
 
 use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use support::{DOMID, Device, World, wait_until};
 use xs_client::embedded::{ConnectionId, Counts, Fault, Moment, Quota};
 use xs_proto::{ErrorCode, MessageType};
@@ -124,6 +126,22 @@ fn without_a_store_it_can_still_be_told_to_end() {
     world.stop_store();
     world.wait_logged("I try to get it back");
     devd.terminate();
+}
+
+#[test]
+fn a_store_that_is_silent_does_not_keep_it_from_ending() {
+    let world = World::new();
+    let mut devd = world.devd(&[]);
+    let silence = Fault::delay(Duration::from_secs(3600)).on(MessageType::Read).of_domain(DOMID);
+    let silence = world.store.inject(silence.always());
+    world.attach(&Device::vif(3, 0));
+    wait_until("the daemon to wait for an answer", || silence.strikes() > 0);
+    let told = Instant::now();
+    devd.signal(Signal::SIGTERM);
+    assert_eq!(devd.wait().code(), Some(0));
+    // Not the half minute after which a store counts as lost.
+    assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
+    world.wait_logged("the store does not answer");
 }
 
 /// Cuts the daemon's connection at every place of the lives of two devices, one place at a

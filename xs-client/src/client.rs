@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xs_proto::{Reply, Request};
 
 use crate::connection::{Arrival, Connection, Oddities};
@@ -29,6 +30,8 @@ pub struct Client {
     /// Why there is no connection any more.
     lost: Option<Disconnected>,
     timeout: Duration,
+    /// Readable when nobody wants to wait any more.
+    interrupt: Option<OwnedFd>,
 }
 
 impl Client {
@@ -58,6 +61,7 @@ impl Client {
             watches: Watches::default(),
             lost: None,
             timeout: Self::TIMEOUT,
+            interrupt: None,
         }
     }
 
@@ -69,6 +73,17 @@ impl Client {
     pub fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }
+
+    /// Gives up a silent store sooner while this descriptor is readable, such as a signalfd of
+    /// the signals that ask the program to end: within [`INTERRUPTED`](Self::INTERRUPTED), as
+    /// if the timeout were over. It is not read from.
+    pub fn set_interrupt(&mut self, readable: OwnedFd) {
+        self.interrupt = Some(readable);
+    }
+
+    /// How long a store may be silent at most when the client is
+    /// [interrupted](Self::set_interrupt).
+    pub const INTERRUPTED: Duration = Duration::from_secs(1);
 
     /// What to poll for input; `None` while there is no connection.
     #[must_use]
@@ -225,7 +240,11 @@ impl Client {
             if exchange.is_over() {
                 return Ok(());
             }
-            let left = silence.left(self.timeout);
+            let patience = silence.left(self.timeout);
+            let left = match self.interrupt {
+                Some(_) => patience.min(Self::INTERRUPTED),
+                None => patience,
+            };
             let woken = match (unsent, self.connection.quirks().poll_out) {
                 (false, _) => self.wait(WaitFor::Input, Some(left))?,
                 (true, true) => self.wait(WaitFor::InputOrRoom, Some(left))?,
@@ -240,7 +259,7 @@ impl Client {
             }
             if self.connection.outstanding() < outstanding {
                 silence = Silence::default();
-            } else if !woken || left.is_zero() {
+            } else if patience.is_zero() || !woken && (left == patience || self.is_interrupted()) {
                 self.lose(Disconnected::TimedOut);
                 return Err(Error::TimedOut);
             }
@@ -308,6 +327,13 @@ impl Client {
             Ok(ready) => Ok(ready),
             Err(error) => Err(self.lose(error.into()).into()),
         }
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupt.as_ref().is_some_and(|fd| {
+            let readable = &mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+            poll(readable, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        })
     }
 
     /// Closes the connection, and remembers why.
