@@ -224,15 +224,19 @@ impl Dispatcher {
         let device = self.registry.device_mut(index);
         let key = device.key;
         device.renew();
+        // If somebody has spoken already, it was the other one's hook.
+        let spoken = match sight {
+            Sight::Ready { hotplug, .. } => hotplug != HotplugStatus::Silent,
+            // That was not looked up, and will be believed when the backend is ready.
+            Sight::Early => true,
+            Sight::Closing | Sight::Reopening | Sight::Gone | Sight::Closed => false,
+        };
+        if device.has_hook() && spoken {
+            self.act(Action::Reset(key));
+        }
         match sight {
-            Sight::Ready { hotplug, .. } => {
-                // If somebody has spoken already, it was the other one's hook.
-                if device.has_hook() && hotplug != HotplugStatus::Silent {
-                    self.act(Action::Reset(key));
-                }
-                // What its hook needs must be read again.
-                self.look(index);
-            }
+            // What its hook needs must be read again.
+            Sight::Ready { .. } => self.look(index),
             Sight::Early => self.begin(index, sight, now),
             // What that means for a device that waits is for another look to say.
             Sight::Closing | Sight::Reopening => self.look(index),

@@ -112,6 +112,25 @@ fn a_hook_that_runs_when_its_device_is_replaced_is_not_the_new_ones() {
 }
 
 #[test]
+fn what_a_hook_says_after_its_device_was_replaced_is_not_believed_of_the_new_one() {
+    for kind in [Kind::Vif, Kind::Vbd] {
+        for later in 0..200 {
+            let mut world = World::calm();
+            let key = world.create(&Spec::new(kind, 1, 0, "works"));
+            world.run_until(|world| world.hooks.of(key).is_some());
+            world.run(later);
+            // The new one stays in state 1 until the old one's hooks have ended.
+            world.hold_backends(60_000);
+            world.hold_daemon(100);
+            world.create(&Spec::new(kind, 1, 0, "works"));
+            world.settle_well();
+            assert_eq!(world.hooks_of(key), ["add", "remove", "add"], "{kind:?} {later} ms later");
+            assert!(world.is_served(key));
+        }
+    }
+}
+
+#[test]
 fn the_new_device_gets_its_own_script_although_the_old_one_waited_with_another() {
     let mut world = World::calm_with(Settings { max_hooks: 1, ..Settings::default() });
     world.create(&Spec::new(Kind::Vif, 1, 0, "hangs-1"));
