@@ -38,7 +38,9 @@ pub enum Action {
     /// `hotplug-status`, if its `state` still is 2: the next QEMU takes it up.
     Rewind(DeviceKey),
     /// Remove the backend directory, if its `state` still is 6, then call
-    /// [`handle_removal`](crate::Dispatcher::handle_removal).
+    /// [`handle_removal`](crate::Dispatcher::handle_removal). If that comes so late that
+    /// another device may have come and closed again, not if that one is wanted (`online` is 1
+    /// and its frontend's directory exists).
     Remove(DeviceKey),
     /// The last device of this guest is gone: remove what else is there for it.
     ForgetGuest(Domid),

@@ -177,13 +177,24 @@ fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Err
 }
 
 /// Removes the device's directory, if it is still closed. In a transaction: the toolstack may
-/// put a new device in its place at any moment.
-pub(crate) fn remove(client: &mut Client, key: DeviceKey) -> Result<Removal, Error> {
+/// put a new device in its place at any moment. That is not closed at once: its guest must have
+/// begun with it, and jumped into another kernel. If there was time for that it is asked for.
+pub(crate) fn remove(
+    client: &mut Client,
+    key: DeviceKey,
+    was_long_ago: impl Fn() -> bool,
+) -> Result<Removal, Error> {
     let removed = change(
         client,
         key,
         |state| state == State::Closed,
-        |transaction, directory| transaction.rm(directory),
+        |transaction, directory| {
+            let remove = !was_long_ago() || !is_wanted(transaction, directory)?;
+            if remove {
+                transaction.rm(directory)?;
+            }
+            Ok(remove)
+        },
     );
     match removed {
         Ok(true) => Ok(Removal::Removed),
@@ -193,6 +204,27 @@ pub(crate) fn remove(client: &mut Client, key: DeviceKey) -> Result<Removal, Err
             log::error!("{key}: cannot remove the directory: {error}");
             Ok(Removal::Refused)
         }
+    }
+}
+
+/// Does the toolstack want the device, and is its guest there?
+fn is_wanted(transaction: &mut Transaction<'_>, directory: &str) -> Result<bool, Error> {
+    let online = read(transaction, format!("{directory}/online"))?;
+    let Some(frontend) = read(transaction, format!("{directory}/frontend"))? else {
+        return Ok(false);
+    };
+    Ok(online.as_deref() == Some(b"1") && read(transaction, frontend)?.is_some())
+}
+
+/// A node's value; `None` if the store refuses it.
+fn read(
+    transaction: &mut Transaction<'_>,
+    path: impl AsRef<[u8]>,
+) -> Result<Option<Vec<u8>>, Error> {
+    match transaction.read(path) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.ends_connection() => Err(error),
+        Err(_) => Ok(None),
     }
 }
 
@@ -300,9 +332,11 @@ fn tell(
     key: DeviceKey,
     what: &str,
     when: fn(State) -> bool,
-    body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
+    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    match change(client, key, when, body) {
+    match change(client, key, when, |transaction, directory| {
+        body(transaction, directory).map(|()| true)
+    }) {
         Err(error) if error.ends_connection() => Err(error),
         Err(error) => {
             log::error!("{key}: cannot {what}: {error}");
@@ -312,20 +346,21 @@ fn tell(
     }
 }
 
-/// In one transaction: changes the device's directory if its `state` is so. False if it is
-/// not. Without the look at `state`, writing would bring a removed directory back.
+/// In one transaction: changes the device's directory if its `state` is so and `body` says
+/// so. False if nothing was changed. Without the look at `state`, writing would bring a removed directory back.
 fn change(
     client: &mut Client,
     key: DeviceKey,
     when: fn(State) -> bool,
-    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
+    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<bool, Error>,
 ) -> Result<bool, Error> {
     let directory = key.to_string();
     client.transaction(|transaction| match transaction.read(format!("{directory}/state")) {
-        Ok(value) if when(State::parse(&value)) => {
-            body(transaction, &directory)?;
-            Ok(Outcome::Commit(true))
-        }
+        Ok(value) if when(State::parse(&value)) => Ok(if body(transaction, &directory)? {
+            Outcome::Commit(true)
+        } else {
+            Outcome::Abort(false)
+        }),
         Ok(_) => Ok(Outcome::Abort(false)),
         Err(error) if error.is_missing() => Ok(Outcome::Abort(false)),
         Err(error) => Err(error),

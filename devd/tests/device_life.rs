@@ -4,8 +4,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Device, World, wait_until};
-use xs_client::embedded::Quota;
+use support::{DOMID, Device, World, wait_until};
+use xs_client::embedded::{Fault, Quota};
+use xs_proto::MessageType;
 
 const VIF_ON: &str = "vif-bridge online type_if=vif";
 const VIF_OFF: &str = "vif-bridge offline type_if=vif";
@@ -186,6 +187,31 @@ fn a_guest_that_initialises_again_keeps_its_devices() {
     world.wait_settled();
     assert_eq!(world.calls(&devices[0]), [VIF_ON]);
     assert_eq!(world.calls(&devices[1]), ["block add"]);
+}
+
+#[test]
+fn a_store_that_is_slow_when_a_directory_is_to_be_removed_does_not_cost_the_next_device() {
+    let world = World::new();
+    let _devd = world.devd(&["--linger", "0"]);
+    let ours = world.store.connections().into_iter().find(|(_, domid, _)| *domid == DOMID);
+    let kernel = world.kernel();
+    let device = Device::vbd(3, 51712);
+    world.attach(&device);
+    world.wait_connected(&device);
+    let slow = Fault::delay(Duration::from_secs(2)).on(MessageType::TransactionStart);
+    let slow = world.store.inject(slow.of_connection(ours.unwrap().0));
+    world.detach(&device);
+    wait_until("the removal to begin", || slow.strikes() == 1);
+    // Meanwhile another has come, and its guest has closed it to begin anew.
+    drop(kernel);
+    world.drop_device(&device);
+    world.attach(&device.clone().with("state", "6"));
+    world.wait_settled();
+    assert_eq!(world.node(&device, "state").as_deref(), Some("6"), "it must stay");
+    world.set(&device, "state", "2");
+    let _kernel = world.kernel();
+    world.wait_connected(&device);
+    assert_eq!(world.calls(&device), ["block add", "block remove", "block add"]);
 }
 
 #[test]
