@@ -8,6 +8,8 @@ use std::time::Duration;
 use lexopt::prelude::*;
 use log::LevelFilter;
 
+use crate::choice::Preference;
+
 /// Something failed while running; with `--once`, a device could not be served.
 pub(crate) const EXIT_FAILURE: u8 = 1;
 /// The command line makes no sense.
@@ -28,6 +30,9 @@ usage: devd [options]
       --log FILE         log there (in the background: /var/log/xen/xldevd.log)
       --log-level LEVEL  error, warn, info, debug or trace (info)
       --xenstore PATH    the store's socket or device (/dev/xen/xenbus and the like)
+      --hooks WHICH      auto: the hotplug script if one of the name is installed, else the
+                         built-in hook; builtin: the other way round; script: scripts
+                         only (auto)
       --script-dir DIR   where hotplug scripts are looked up; may be repeated
                          (/etc/xen/scripts)
       --qemu PATH        the QEMU for qdisk and 9pfs
@@ -64,6 +69,7 @@ pub(crate) struct Options {
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_level: LevelFilter,
     pub(crate) xenstore: Option<PathBuf>,
+    pub(crate) hooks: Preference,
     pub(crate) script_dirs: Vec<PathBuf>,
     pub(crate) qemu: Qemu,
     pub(crate) init_timeout: Duration,
@@ -94,6 +100,7 @@ impl Default for Options {
             log: None,
             log_level: LevelFilter::Info,
             xenstore: None,
+            hooks: Preference::Auto,
             script_dirs: Vec::new(),
             qemu: Qemu::Usual,
             init_timeout: Duration::from_secs(10),
@@ -134,6 +141,8 @@ pub(crate) enum UsageError {
     Number { option: &'static str, range: &'static str, value: OsString },
     #[error("--log-level takes error, warn, info, debug or trace, not {0:?}")]
     LogLevel(OsString),
+    #[error("--hooks takes auto, builtin or script, not {0:?}")]
+    Hooks(OsString),
     #[error("--qemu and --no-qemu do not go together")]
     QemuTwice,
 }
@@ -151,6 +160,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
             Long("log") => options.log = Some(parser.value()?.into()),
             Long("log-level") => options.log_level = log_level(parser.value()?)?,
             Long("xenstore") => options.xenstore = Some(parser.value()?.into()),
+            Long("hooks") => options.hooks = preference(parser.value()?)?,
             Long("script-dir") => options.script_dirs.push(parser.value()?.into()),
             Long("qemu") if options.qemu == Qemu::None => return Err(UsageError::QemuTwice),
             Long("qemu") => options.qemu = Qemu::Path(parser.value()?.into()),
@@ -237,6 +247,15 @@ fn not_a_number(option: &'static str, range: &'static str, value: OsString) -> U
     UsageError::Number { option, range, value }
 }
 
+fn preference(value: OsString) -> Result<Preference, UsageError> {
+    match value.to_str() {
+        Some("auto") => Ok(Preference::Auto),
+        Some("builtin") => Ok(Preference::Builtin),
+        Some("script") => Ok(Preference::Script),
+        _ => Err(UsageError::Hooks(value)),
+    }
+}
+
 fn log_level(value: OsString) -> Result<LevelFilter, UsageError> {
     let level = value.to_str().and_then(|text| text.parse().ok());
     level.filter(|level| *level != LevelFilter::Off).ok_or(UsageError::LogLevel(value))
@@ -264,7 +283,7 @@ mod tests {
     #[test]
     fn all_options_at_once() {
         let options = options(
-            "devd -F -p /run/d.pid --log /l --log-level debug --xenstore /s --script-dir /a \
+            "devd -F -p /run/d.pid --log /l --log-level debug --xenstore /s --script-dir /a --hooks builtin \
              --script-dir=/b --qemu /q --init-timeout 3 --hook-timeout 4 --max-hooks 5 \
              --linger 6 --dry-run --once --notify-fd 7",
         );
@@ -274,6 +293,7 @@ mod tests {
             log: Some("/l".into()),
             log_level: LevelFilter::Debug,
             xenstore: Some("/s".into()),
+            hooks: Preference::Builtin,
             script_dirs: vec!["/a".into(), "/b".into()],
             qemu: Qemu::Path("/q".into()),
             init_timeout: Duration::from_secs(3),
@@ -295,6 +315,7 @@ mod tests {
             ("devd --hook-timeout soon", "--hook-timeout"),
             ("devd --log-level loud", "loud"),
             ("devd --log-level off", "off"),
+            ("devd --hooks mine", "mine"),
             ("devd --qemu /q --no-qemu", "--no-qemu"),
             ("devd --no-qemu --qemu /q", "--no-qemu"),
             ("devd --frobnicate", "--frobnicate"),

@@ -16,6 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use xs_client::{Address, Client, Error, Event};
 
+use crate::choice::{Choice, Chooser};
 use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options};
 use crate::clock::Clock;
 use crate::executor::{self, Executor};
@@ -109,6 +110,8 @@ struct News {
     resync: bool,
     /// Something happened under `device-model`.
     qemu: bool,
+    /// A run of a built-in hook has ended.
+    builtins: bool,
 }
 
 impl<'a> Daemon<'a> {
@@ -133,14 +136,17 @@ impl<'a> Daemon<'a> {
         let xenstore = options.xenstore.clone();
         let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
         let log_dir = log_dir.unwrap_or_else(|| PathBuf::from("/var/log/xen"));
+        let chooser = Chooser::new(options.hooks, options.script_dirs.clone(), xenstore.clone());
+        let hooks = Hooks::new(chooser, &poller)?;
         let mut daemon = Self {
             options,
             clock: Clock::start(),
             dispatcher: Dispatcher::new(settings(options)),
             executor: Executor::default(),
-            hooks: Hooks::new(options.script_dirs.clone(), xenstore.clone()),
+            hooks,
             qemus: Qemus::new(options.qemu.clone(), xenstore, log_dir),
             surroundings: Surroundings {
+                hooks: options.hooks,
                 script_dirs: options.script_dirs.clone(),
                 hook_timeout: options.hook_timeout,
             },
@@ -149,7 +155,7 @@ impl<'a> Daemon<'a> {
             signals,
             readiness,
             unknown_kinds: HashSet::new(),
-            news: News { resync: true, qemu: false },
+            news: News { resync: true, ..News::default() },
             reconnect: None,
             ending: None,
             _pidfile: pidfile,
@@ -180,6 +186,7 @@ impl<'a> Daemon<'a> {
                     Source::Store => self.receive(),
                     Source::Signals => self.handle_signals(),
                     Source::Timer => {}
+                    Source::Builtins => self.news.builtins = true,
                     Source::Output(pid) => self.hooks.handle_output(pid),
                     // Nobody but its parent hears how it ended.
                     Source::Process(pid) => self.handle_exit(pid, false),
@@ -218,6 +225,13 @@ impl<'a> Daemon<'a> {
                 for (domid, event) in happened {
                     self.dispatcher.handle_service(domid, event, now);
                 }
+            }
+            if self.news.builtins {
+                // One that could not be written down is told again.
+                while let Some((key, end)) = self.hooks.builtins().finish(&mut self.client)? {
+                    self.dispatcher.handle_hook_end(key, end, now);
+                }
+                self.news.builtins = false;
             }
             self.dispatcher.handle_timeout(now);
             let mut acted = false;
@@ -279,14 +293,14 @@ impl<'a> Daemon<'a> {
         let client = &mut self.client;
         match action {
             Action::Observe(key, want) => self.executor.look(key, want),
-            Action::RunHook(key) => self.run_hook(key, now),
+            Action::RunHook(key) => self.run_hook(key, now)?,
             Action::StopHook(key) => {
                 log::warn!("{key}: ending its hook");
-                self.hooks.signal(key, Signal::SIGTERM);
+                self.end_hook(key, Signal::SIGTERM, now);
             }
             Action::KillHook(key) => {
                 log::warn!("{key}: killing its hook");
-                self.hooks.signal(key, Signal::SIGKILL);
+                self.end_hook(key, Signal::SIGKILL, now);
             }
             Action::FindService(domid) => {
                 let found = self.qemus.find(client, domid, &self.poller, now);
@@ -304,8 +318,9 @@ impl<'a> Daemon<'a> {
             Action::MarkConnected(key) => executor::mark_connected(client, key)?,
             Action::MarkDetached(key) => executor::mark_detached(client, key)?,
             Action::Fail(key, reason) => {
+                let said = self.hooks.builtins().take_words(key);
                 let script = self.dispatcher.script(key).unwrap_or_default();
-                let text = self.surroundings.reason(reason, script);
+                let text = said.unwrap_or_else(|| self.surroundings.reason(reason, script));
                 match executor::fail(client, key, &text)? {
                     said if said == text => log::error!("{key}: not served: {text}"),
                     said => log::error!("{key}: not served: {text}: {}", said.escape_debug()),
@@ -336,11 +351,13 @@ impl<'a> Daemon<'a> {
                 self.dispatcher.handle_service(domid, event, now);
             }
             Action::RunHook(key) => {
-                let script = self.dispatcher.hook(key).map(|hook| self.hooks.script(&hook));
-                if let Some(Err(failure)) = script {
-                    self.dispatcher.handle_hook_end(key, HookEnd::Failure(failure), now);
-                } else if let Some(Ok(script)) = script {
-                    dry_run::say_script(key, &script);
+                match self.dispatcher.hook(key).map(|hook| self.hooks.choose(&hook)) {
+                    Some(Ok(Choice::Script(script))) => dry_run::say_script(key, &script),
+                    Some(Ok(Choice::Builtin(builtin))) => dry_run::say_builtin(key, builtin.name()),
+                    Some(Err(failure)) => {
+                        self.dispatcher.handle_hook_end(key, HookEnd::Failure(failure), now);
+                    }
+                    None => {}
                 }
             }
             Action::Fail(key, reason) => {
@@ -363,14 +380,24 @@ impl<'a> Daemon<'a> {
         Ok(())
     }
 
-    fn run_hook(&mut self, key: DeviceKey, now: Time) {
-        let started = match self.dispatcher.hook(key) {
-            Some(hook) => self.hooks.start(&hook, &self.poller),
+    fn run_hook(&mut self, key: DeviceKey, now: Time) -> Result<(), Error> {
+        let (started, result) = match self.dispatcher.hook(key) {
+            Some(hook) => match self.hooks.start(&hook, &mut self.client, &self.poller) {
+                Ok(started) => (started, Ok(())),
+                Err(error) => (Err(HookFailure::Spawn(libc::EIO)), Err(error)),
+            },
             // Nobody will hear of its end otherwise.
-            None => Err(HookFailure::BadName),
+            None => (Err(HookFailure::BadName), Ok(())),
         };
         if let Err(failure) = started {
             self.dispatcher.handle_hook_end(key, HookEnd::Failure(failure), now);
+        }
+        result
+    }
+
+    fn end_hook(&mut self, key: DeviceKey, signal: Signal, now: Time) {
+        if let Some(end) = self.hooks.signal(key, signal) {
+            self.dispatcher.handle_hook_end(key, end, now);
         }
     }
 
@@ -397,7 +424,7 @@ impl<'a> Daemon<'a> {
         result
     }
 
-    fn report(&self, key: DeviceKey, notice: Notice) {
+    fn report(&mut self, key: DeviceKey, notice: Notice) {
         match notice {
             Notice::Found => log::debug!("{key}: found"),
             Notice::Attached => log::info!("{key}: attached"),
@@ -410,12 +437,16 @@ impl<'a> Daemon<'a> {
             Notice::Closed => log::info!("{key}: closed"),
             Notice::Replaced => log::info!("{key}: another device has taken its place"),
             Notice::RemovalHook(failure) => {
+                let said = self.hooks.builtins().take_words(key);
                 let script = self.dispatcher.script(key).unwrap_or_default();
-                let text = self.surroundings.hook_failure(failure, script);
+                let text = said.unwrap_or_else(|| self.surroundings.hook_failure(failure, script));
                 log::warn!("{key}: {text}; the device is removed all the same");
             }
             Notice::RemovalRefused => log::warn!("{key}: will try again to remove it"),
-            Notice::Gone => log::info!("{key}: gone"),
+            Notice::Gone => {
+                self.hooks.builtins().take_words(key);
+                log::info!("{key}: gone");
+            }
         }
     }
 }

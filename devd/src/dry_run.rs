@@ -19,6 +19,10 @@ pub(crate) fn say_script(key: DeviceKey, script: &Script) {
     say!("{key}: would run {}", words.join(" "));
 }
 
+pub(crate) fn say_builtin(key: DeviceKey, name: &str) {
+    say!("{key}: would run the built-in {name}");
+}
+
 pub(crate) fn say_failure(key: DeviceKey, reason: &str) {
     say!("{key}: would report: {reason}");
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use devd_core::{Hook, HookFailure, Kind, Verb};
 
+use crate::choice;
 use crate::process::{c_path, environment};
 
 /// One run of a script, ready to be started.
@@ -44,6 +45,14 @@ impl Script {
         arguments.extend(words(hook).iter().map(|word| CString::from(*word)));
         let environment = variables(hook, &path, xenstore);
         Ok(Self { path, program, arguments, environment })
+    }
+}
+
+/// The name of the hook that the device's `script` node means; empty if it means none.
+pub(crate) fn name_of<'a>(hook: &Hook<'a>) -> &'a [u8] {
+    match file_name(hook.script) {
+        None if hook.script.is_empty() => choice::usual(hook.key.kind),
+        name => name.map(OsStr::as_bytes).unwrap_or_default(),
     }
 }
 

@@ -1,15 +1,18 @@
-//! The hooks that run.
+//! The hooks that run: scripts here, built-in ones in [`builtin`](crate::builtin).
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Verb};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use xs_client::{Client, Error};
+
+use crate::builtin::Builtins;
+use crate::choice::{Choice, Chooser};
 use crate::descriptor;
 use crate::hook::Script;
 use crate::orphans::Orphan;
@@ -17,7 +20,7 @@ use crate::output::Output;
 use crate::poller::{Poller, Source};
 use crate::process::{self, Exit, Group, Program};
 
-/// A hook that runs.
+/// A script that runs.
 #[derive(Debug)]
 struct Running {
     key: DeviceKey,
@@ -34,25 +37,47 @@ struct Running {
 /// All hooks that run, at most one a device.
 #[derive(Debug)]
 pub(crate) struct Hooks {
-    directories: Vec<PathBuf>,
-    /// What hooks are to find the store by, if it was not found by itself.
-    xenstore: Option<PathBuf>,
+    chooser: Chooser,
     running: HashMap<Pid, Running>,
+    builtins: Builtins,
 }
 
 impl Hooks {
-    pub(crate) fn new(directories: Vec<PathBuf>, xenstore: Option<PathBuf>) -> Self {
-        Self { directories, xenstore, running: HashMap::new() }
+    pub(crate) fn new(chooser: Chooser, poller: &Poller) -> io::Result<Self> {
+        let builtins = Builtins::new()?;
+        poller.add(builtins.as_fd(), Source::Builtins)?;
+        Ok(Self { chooser, running: HashMap::new(), builtins })
     }
 
     /// What would be run.
-    pub(crate) fn script(&self, hook: &Hook<'_>) -> Result<Script, HookFailure> {
-        Script::new(hook, &self.directories, self.xenstore.as_deref())
+    pub(crate) fn choose(&self, hook: &Hook<'_>) -> Result<Choice, HookFailure> {
+        self.chooser.choose(hook)
     }
 
     /// Starts the hook.
-    pub(crate) fn start(&mut self, hook: &Hook<'_>, poller: &Poller) -> Result<(), HookFailure> {
-        let script = self.script(hook)?;
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost. Within: the hook could not be started.
+    pub(crate) fn start(
+        &mut self,
+        hook: &Hook<'_>,
+        client: &mut Client,
+        poller: &Poller,
+    ) -> Result<Result<(), HookFailure>, Error> {
+        match self.chooser.choose_and_tell(hook) {
+            Ok(Choice::Builtin(builtin)) => self.builtins.start(builtin, hook, client),
+            Ok(Choice::Script(script)) => Ok(self.start_script(hook, &script, poller)),
+            Err(failure) => Ok(Err(failure)),
+        }
+    }
+
+    fn start_script(
+        &mut self,
+        hook: &Hook<'_>,
+        script: &Script,
+        poller: &Poller,
+    ) -> Result<(), HookFailure> {
         let spawn = || -> io::Result<(Pid, Output)> {
             let (output, theirs) = Output::new()?;
             let program = Program {
@@ -104,12 +129,19 @@ impl Hooks {
         true
     }
 
-    /// Asks the device's hook and all it has started to end, or ends them.
-    pub(crate) fn signal(&mut self, key: DeviceKey, signal: Signal) {
+    /// Asks the device's hook and all it has started to end, or ends them. A built-in hook is
+    /// given up: this is its end.
+    pub(crate) fn signal(&mut self, key: DeviceKey, signal: Signal) -> Option<HookEnd> {
         for (pid, running) in self.running.iter_mut().filter(|(_, running)| running.key == key) {
             running.stopped = true;
             process::signal_group(*pid, signal);
         }
+        self.builtins.give_up(key)
+    }
+
+    /// The built-in hooks, whose runs end in threads.
+    pub(crate) const fn builtins(&mut self) -> &mut Builtins {
+        &mut self.builtins
     }
 
     /// Takes what a hook has written.
@@ -153,6 +185,6 @@ impl Hooks {
 
     /// The devices whose hooks run.
     pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceKey> {
-        self.running.values().map(|running| running.key)
+        self.running.values().map(|running| running.key).chain(self.builtins.devices())
     }
 }

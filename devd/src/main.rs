@@ -2,9 +2,11 @@
 //!
 //! A reader follows an event from the store's file descriptor to the hook in this order:
 //! [`daemon`] (the loop), `xs_client::Client` (bytes to events), `devd_core::Dispatcher` (what
-//! is to be done), then [`executor`] (what the store is asked and told), [`hooks`] and
-//! [`qemu`] (what is run).
+//! is to be done), then [`executor`] (what the store is asked and told), [`hooks`], [`builtin`]
+//! and [`qemu`] (what is run).
 
+mod builtin;
+mod choice;
 mod cli;
 mod clock;
 mod daemon;

@@ -20,6 +20,8 @@ pub(crate) enum Source {
     Signals,
     /// The earliest deadline has passed.
     Timer,
+    /// A run of a built-in hook has ended.
+    Builtins,
     /// A hook has written something.
     Output(Pid),
     /// A process that is not our child has ended.
@@ -32,6 +34,7 @@ impl Source {
             Self::Store => 0,
             Self::Signals => 1,
             Self::Timer => 2,
+            Self::Builtins => 3,
             Self::Output(pid) => 1 << 32 | pid.as_raw().cast_unsigned() as u64,
             Self::Process(pid) => 2 << 32 | pid.as_raw().cast_unsigned() as u64,
         }
@@ -43,6 +46,7 @@ impl Source {
             (0, 0) => Some(Self::Store),
             (0, 1) => Some(Self::Signals),
             (0, 2) => Some(Self::Timer),
+            (0, 3) => Some(Self::Builtins),
             (1, _) => pid().map(Self::Output),
             (2, _) => pid().map(Self::Process),
             _ => None,

@@ -8,9 +8,13 @@ use std::time::Duration;
 use devd_core::{HookFailure, Reason, ServiceFailure};
 use nix::errno::Errno;
 
+use crate::builtin::Builtin;
+use crate::choice::Preference;
+
 /// What reasons speak of and do not know.
 #[derive(Clone, Debug)]
 pub(crate) struct Surroundings {
+    pub(crate) hooks: Preference,
     pub(crate) script_dirs: Vec<PathBuf>,
     pub(crate) hook_timeout: Duration,
 }
@@ -39,6 +43,12 @@ impl Surroundings {
                     let _ = write!(text, " {}", directory.display());
                 }
                 text.push_str(": install it there, or say where it is with --script-dir");
+                let _ = match self.hooks {
+                    Preference::Script => write!(text, "; --hooks auto allows built-in hooks"),
+                    Preference::Auto | Preference::Builtin => {
+                        write!(text, "; built in are {}", Builtin::KNOWN)
+                    }
+                };
                 text
             }
             HookFailure::BadName => format!("the script node, {script:?}, names no file"),

@@ -201,6 +201,7 @@ fn a_directory_of_hooks_that_is_missing_is_named_with_the_option() {
     command.arg("-F").arg("--xenstore").arg(world.socket());
     command.arg("--log").arg(world.file("devd.log"));
     command.arg("--script-dir").arg(&nowhere).arg("--script-dir").arg("/no/such/place");
+    command.args(["--hooks", "script"]);
     let _devd = world.spawn(command);
     let device = Device::vif(3, 0);
     world.attach(&device);

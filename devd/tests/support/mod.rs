@@ -5,6 +5,7 @@
 //! * [`Device`]: what the toolstack writes for a device.
 //! * [`Kernel`]: the driver domain's backends.
 //! * [`Devd`]: the daemon.
+//! * [`network`]: a network namespace with real interfaces.
 //! * [`process`]: processes as `/proc` shows them.
 //! * [`toolstack`]: what it writes.
 //! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
@@ -13,6 +14,7 @@
 mod daemon;
 mod device;
 mod kernel;
+pub mod network;
 pub mod process;
 pub mod stand_in;
 pub mod toolstack;

@@ -1,0 +1,260 @@
+//! Hooks that are part of the daemon, and do by system calls what Xen's scripts of the same
+//! names do.
+//!
+//! A run of one never keeps the daemon waiting: it has a short-lived thread of its own, which
+//! knows the kernel only. What it is to do is read from the store before, and what it has done
+//! is written after it, both by the daemon's one thread. The way of a run: [`Builtins::start`]
+//! → [`request`] (the store is read) → [`Job::run`] (the thread) → [`Builtins::finish`] (the
+//! store is written).
+
+mod failure;
+mod link;
+mod netlink;
+mod request;
+mod result;
+mod route;
+mod thread;
+mod vif;
+mod vif_bridge;
+mod vif_route;
+
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Verb};
+use xs_client::{Client, Error};
+
+use self::failure::Failure;
+use self::thread::{RunId, Threads};
+use self::vif::Interface;
+
+/// A hook that is part of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Builtin {
+    VifBridge,
+    VifRoute,
+}
+
+impl Builtin {
+    /// The name that it is known by, which is that of Xen's script.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::VifBridge => "vif-bridge",
+            Self::VifRoute => "vif-route",
+        }
+    }
+
+    /// The hook of this name, for devices of this kind.
+    pub(crate) fn of(name: &[u8], kind: Kind) -> Option<Self> {
+        match (kind, name) {
+            (Kind::Vif, b"vif-bridge") => Some(Self::VifBridge),
+            (Kind::Vif, b"vif-route") => Some(Self::VifRoute),
+            _ => None,
+        }
+    }
+
+    /// The names of all.
+    pub(crate) const KNOWN: &'static str = "vif-bridge, vif-route";
+}
+
+/// The work of one run: all that it needs to know is in it.
+#[derive(Debug)]
+enum Job {
+    Bridge(vif_bridge::Attach),
+    Route(vif_route::Attach),
+    Detach(Made),
+    /// There is nothing to be done, for this reason.
+    Nothing(&'static str),
+}
+
+impl Job {
+    fn run(self) -> Result<Success, Failure> {
+        match self {
+            Self::Bridge(attach) => attach.run(),
+            Self::Route(attach) => attach.run(),
+            Self::Detach(made) => made.take_away(),
+            Self::Nothing(why) => Ok(Success { done: why.into(), ..Success::default() }),
+        }
+    }
+}
+
+/// What an add hook has put in place, and how it is known again.
+#[derive(Debug)]
+enum Made {
+    /// A port of a bridge.
+    Port(Interface),
+    /// An interface with an address and routes.
+    Routed(vif_route::Routed),
+}
+
+impl Made {
+    fn take_away(self) -> Result<Success, Failure> {
+        match self {
+            Self::Port(interface) => vif_bridge::detach(&interface),
+            Self::Routed(routed) => routed.detach(),
+        }
+    }
+}
+
+/// What a run has done.
+#[derive(Debug, Default)]
+struct Success {
+    /// In words, for the log.
+    done: String,
+    /// What went wrong on the way and did not matter enough.
+    remarks: Vec<Failure>,
+    /// The nodes of the device that say so.
+    nodes: Vec<(&'static str, String)>,
+    /// The MTU that the frontend is to be told.
+    mtu: Option<u32>,
+    made: Option<Made>,
+}
+
+impl Success {
+    fn remark(&mut self, failure: Failure) {
+        self.remarks.push(failure);
+    }
+}
+
+/// A run that has begun and has not been given up.
+#[derive(Debug)]
+struct Running {
+    key: DeviceKey,
+    verb: Verb,
+    tap: bool,
+    builtin: Builtin,
+    since: Instant,
+}
+
+/// All runs, and what they have put in place.
+#[derive(Debug)]
+pub(crate) struct Builtins {
+    threads: Threads,
+    running: HashMap<RunId, Running>,
+    /// What is in place; the second pass of a network interface's hook has its own.
+    made: HashMap<(DeviceKey, bool), Made>,
+    /// Why the last run for a device failed.
+    words: HashMap<DeviceKey, String>,
+}
+
+impl Builtins {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            threads: Threads::new()?,
+            running: HashMap::new(),
+            made: HashMap::new(),
+            words: HashMap::new(),
+        })
+    }
+
+    /// Readable when a run has ended.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.threads.as_fd()
+    }
+
+    /// Starts a run.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost. Within: it could not be started, and [`words`](Self::take_words)
+    /// say why.
+    pub(crate) fn start(
+        &mut self,
+        builtin: Builtin,
+        hook: &Hook<'_>,
+        client: &mut Client,
+    ) -> Result<Result<(), HookFailure>, Error> {
+        let Hook { key, verb, tap, .. } = *hook;
+        self.words.remove(&key);
+        let job = match verb {
+            Verb::Add => request::attach(builtin, hook, client)?,
+            Verb::Remove => match self.made.remove(&(key, tap)) {
+                Some(made) => Ok(Job::Detach(made)),
+                None => request::detach(builtin, hook, client)?,
+            },
+        };
+        let started = job.and_then(|job| self.threads.start(key, job));
+        Ok(match started {
+            Ok(id) => {
+                let since = Instant::now();
+                self.running.insert(id, Running { key, verb, tap, builtin, since });
+                Ok(())
+            }
+            Err(failure) => {
+                self.words.insert(key, format!("{}: {}", builtin.name(), failure.words()));
+                Err(HookFailure::Reported)
+            }
+        })
+    }
+
+    /// Hears of the runs that have ended and writes down what they say. The next one's end, if
+    /// there is one.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost; the run's end will be told again.
+    pub(crate) fn finish(
+        &mut self,
+        client: &mut Client,
+    ) -> Result<Option<(DeviceKey, HookEnd)>, Error> {
+        let Some((id, result)) = self.threads.next_ended() else { return Ok(None) };
+        let Some(running) = self.running.get(&id) else { return self.finish(client) };
+        let Running { key, verb, tap, builtin, since } = *running;
+        let name = builtin.name();
+        let end = match result {
+            Ok(mut success) => {
+                if verb == Verb::Add
+                    && let Err(error) = result::write(client, key, tap, &success)
+                {
+                    self.threads.put_back(id, Ok(success));
+                    return Err(error);
+                }
+                for remark in &success.remarks {
+                    log::warn!("{key}: {name}: {}", remark.words());
+                }
+                if let Some(made) = success.made.take() {
+                    self.made.insert((key, tap), made);
+                }
+                log::debug!(
+                    "{key}: {name}, {verb:?}, took {:.1?}: {}",
+                    since.elapsed(),
+                    success.done
+                );
+                HookEnd::Success
+            }
+            Err(failure) => {
+                self.words.insert(key, format!("{name}: {}", failure.words()));
+                HookEnd::Failure(HookFailure::Reported)
+            }
+        };
+        self.running.remove(&id);
+        Ok(Some((key, end)))
+    }
+
+    /// Gives up the device's run, if there is one. Its thread cannot be ended: what it does
+    /// from now on it takes back at its end.
+    pub(crate) fn give_up(&mut self, key: DeviceKey) -> Option<HookEnd> {
+        let id = *self.running.iter().find(|(_, running)| running.key == key)?.0;
+        if !self.threads.give_up(id) {
+            return None; // It has ended, and will be heard of.
+        }
+        let running = self.running.remove(&id)?;
+        let words = format!(
+            "{} hangs in the kernel (--hook-timeout); what it does from now on is undone when it \
+             ends",
+            running.builtin.name()
+        );
+        self.words.insert(key, words);
+        Some(HookEnd::Failure(HookFailure::TimedOut))
+    }
+
+    /// What the device's last run has said of its failure.
+    pub(crate) fn take_words(&mut self, key: DeviceKey) -> Option<String> {
+        self.words.remove(&key)
+    }
+
+    pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceKey> {
+        self.running.values().map(|running| running.key)
+    }
+}

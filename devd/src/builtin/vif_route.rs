@@ -1,0 +1,133 @@
+//! `vif-route`: a guest's interface has the address of another interface of this domain, and
+//! routes lead to the guest's addresses.
+
+use super::failure::{Failure, Step};
+use super::link::Links;
+use super::route::{Network, Route};
+use super::vif::{self, Interface};
+use super::{Made, Success};
+
+/// The interface whose address the guest is given for its gateway, if the device names none.
+const GATEWAY: &str = "eth0";
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) struct Attach {
+    pub(crate) interface: Interface,
+    /// The value of `gatewaydev`, empty if there is none.
+    pub(crate) gateway: Vec<u8>,
+    /// The value of `ip`: the guest's addresses.
+    pub(crate) guest: Vec<Network>,
+}
+
+/// What is in place.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    interface: Interface,
+    source: std::net::Ipv4Addr,
+    routes: Vec<Route>,
+}
+
+impl Attach {
+    pub(crate) fn run(self) -> Result<Success, Failure> {
+        let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
+        let source = gateway(&mut links, &self.gateway)?;
+        let Some(before) = self.interface.take(&mut links)? else {
+            return vif::missing(&self.interface);
+        };
+        // The emulated interface's routes go first: it is there as long as the guest has not
+        // come to its own.
+        let metric = if self.interface.tap { 1 } else { 2 };
+        let routes = self.guest.iter().map(|to| Route { to: *to, source, metric }).collect();
+        let routed = Routed { interface: self.interface, source, routes };
+        match routed.set_up(&mut links, before.index) {
+            Ok(()) => {
+                let done = format!("{} has {source}", routed.interface.name);
+                Ok(Success { done, made: Some(Made::Routed(routed)), ..Success::default() })
+            }
+            Err(failure) => {
+                routed.take_down(&mut links, before.index);
+                routed.interface.restore(&mut links, &before);
+                Err(failure)
+            }
+        }
+    }
+}
+
+impl Routed {
+    fn set_up(&self, links: &mut Links, index: u32) -> Result<(), Failure> {
+        let (name, source) = (&self.interface.name, self.source);
+        links.add_address(index, source).step(|| format!("give {name} the address {source}"))?;
+        links.set_up(index, true).step(|| format!("take {name} up"))?;
+        links.set_proxy_arp(index, true).step(|| format!("set proxy_arp of {name}"))?;
+        for route in &self.routes {
+            let to = route.to;
+            links.add_route(index, route).step(|| format!("make a route to {to} by {name}"))?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what is there of it: the kernel has done so if the interface has gone down.
+    fn take_down(&self, links: &mut Links, index: u32) {
+        for route in &self.routes {
+            let _ = links.remove_route(index, route);
+        }
+        let _ = links.set_proxy_arp(index, false);
+        let _ = links.remove_address(index, self.source);
+    }
+
+    pub(crate) fn detach(&self) -> Result<Success, Failure> {
+        let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
+        if let Some(link) = self.interface.find(&mut links)? {
+            self.take_down(&mut links, link.index);
+            let name = &link.name;
+            links.set_up(link.index, false).step(|| format!("take {name} down"))?;
+        }
+        // Else netback has taken the interface away, and its routes with it: the usual case.
+        Ok(Success::default())
+    }
+}
+
+/// The address that the guest's gateway is to have.
+fn gateway(links: &mut Links, name: &[u8]) -> Result<std::net::Ipv4Addr, Failure> {
+    let name = match std::str::from_utf8(name) {
+        Ok("") => GATEWAY,
+        Ok(name) => name,
+        Err(_) => "an interface whose name is no text",
+    };
+    let link = links.find(name).step(|| format!("look for interface {name}"))?;
+    let link = link.ok_or_else(|| {
+        Failure::new(format!(
+            "there is no interface {name}, whose address the guest's gateway would have: name \
+             another one as gatewaydev in the guest's config"
+        ))
+    })?;
+    let address = links.address(link.index).step(|| format!("list the addresses of {name}"))?;
+    address.ok_or_else(|| {
+        Failure::new(format!(
+            "{name} has no IPv4 address for the guest's gateway: give it one, or name another \
+             interface as gatewaydev in the guest's config"
+        ))
+    })
+}
+
+/// The guest's addresses, blanks between them.
+///
+/// # Errors
+///
+/// One of them is none.
+pub(crate) fn networks(ip: &[u8]) -> Result<Vec<Network>, Failure> {
+    let text = String::from_utf8_lossy(ip);
+    let words = text.split_ascii_whitespace();
+    words
+        .map(|word| {
+            let refused = || {
+                let shown = word.escape_debug();
+                Failure::new(format!(
+                    "ip has \"{shown}\", which is neither an address nor a network"
+                ))
+            };
+            Network::parse(word).ok_or_else(refused)
+        })
+        .collect()
+}

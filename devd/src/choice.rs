@@ -1,0 +1,93 @@
+//! Which hook the value of a `script` node means.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use devd_core::{Hook, HookFailure, Kind};
+
+use crate::builtin::Builtin;
+use crate::hook::{self, Script};
+
+/// What hooks there are to be (`--hooks`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Preference {
+    /// The script if one of that name is installed, else the built-in hook.
+    Auto,
+    /// The built-in hook if there is one of that name, else the script.
+    Builtin,
+    /// Scripts only.
+    Script,
+}
+
+/// A hook that can be run.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    Script(Script),
+    Builtin(Builtin),
+}
+
+/// Chooses.
+#[derive(Debug)]
+pub(crate) struct Chooser {
+    preference: Preference,
+    directories: Vec<PathBuf>,
+    /// What scripts are to find the store by, if it was not found by itself.
+    xenstore: Option<PathBuf>,
+    /// Names whose choice was told.
+    told: HashSet<Vec<u8>>,
+}
+
+impl Chooser {
+    pub(crate) fn new(
+        preference: Preference,
+        directories: Vec<PathBuf>,
+        xenstore: Option<PathBuf>,
+    ) -> Self {
+        Self { preference, directories, xenstore, told: HashSet::new() }
+    }
+
+    /// The hook that a device's `script` node means.
+    pub(crate) fn choose(&self, hook: &Hook<'_>) -> Result<Choice, HookFailure> {
+        let builtin = || Builtin::of(hook::name_of(hook), hook.key.kind);
+        let script = || Script::new(hook, &self.directories, self.xenstore.as_deref());
+        match self.preference {
+            Preference::Script => script().map(Choice::Script),
+            Preference::Auto => match (script(), builtin()) {
+                (Err(_), Some(builtin)) => Ok(Choice::Builtin(builtin)),
+                (script, _) => script.map(Choice::Script),
+            },
+            Preference::Builtin => match builtin() {
+                Some(builtin) => Ok(Choice::Builtin(builtin)),
+                None => script().map(Choice::Script),
+            },
+        }
+    }
+
+    /// As [`choose`](Self::choose), for a hook that is to run now: what is chosen for a name is
+    /// logged the first time.
+    pub(crate) fn choose_and_tell(&mut self, hook: &Hook<'_>) -> Result<Choice, HookFailure> {
+        let choice = self.choose(hook)?;
+        let name = hook::name_of(hook);
+        // Nobody has that many; the bound is for whoever tries.
+        if self.told.len() < 256 && !self.told.contains(name) {
+            self.told.insert(name.to_owned());
+            let shown = name.escape_ascii();
+            match &choice {
+                Choice::Script(script) => {
+                    log::info!("hook {shown}: the script {}", script.path.display());
+                }
+                Choice::Builtin(_) => log::info!("hook {shown}: built in"),
+            }
+        }
+        Ok(choice)
+    }
+}
+
+/// The hook of a device whose `script` node is empty.
+pub(crate) const fn usual(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Vif => b"vif-bridge",
+        Kind::Vbd | Kind::Vbd3 => b"block",
+        _ => b"",
+    }
+}

@@ -1,0 +1,51 @@
+//! A network namespace of the test's own, with real interfaces, and Debian's `ip` and `nft` to
+//! look at it.
+
+use std::process::Command;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// From here on this thread, and the daemon that it starts, see interfaces of their own only.
+pub fn isolate() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which takes root");
+    ip("link set lo up");
+}
+
+/// Runs `ip` with these arguments; returns what it says.
+#[track_caller]
+pub fn ip(arguments: &str) -> String {
+    run("ip", arguments)
+}
+
+/// The same with `nft`.
+#[track_caller]
+pub fn nft(arguments: &str) -> String {
+    run("nft", arguments)
+}
+
+#[track_caller]
+pub fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output();
+    let output = output.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What `ip link show` says of an interface, in one line; `None` if there is none.
+pub fn link(name: &str) -> Option<String> {
+    let output = Command::new("ip").args(["-d", "-o", "link", "show", "dev", name]).output();
+    let output = output.unwrap();
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+/// A bridge.
+pub fn bridge(name: &str, mtu: u32) {
+    ip(&format!("link add {name} mtu {mtu} type bridge"));
+    ip(&format!("link set {name} up"));
+}
+
+/// A pair of interfaces in the place of netback's and the guest's.
+pub fn vif(name: &str, guest: &str) {
+    ip(&format!("link add {name} type veth peer name {guest}"));
+}
