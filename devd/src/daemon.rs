@@ -427,8 +427,14 @@ impl<'a> Daemon<'a> {
     fn report(&mut self, key: DeviceKey, notice: Notice) {
         match notice {
             Notice::Found => log::debug!("{key}: found"),
-            Notice::Attached => log::info!("{key}: attached"),
-            Notice::Adopted => log::info!("{key}: served already"),
+            Notice::Attached => {
+                self.hooks.builtins().handle_disk(key);
+                log::info!("{key}: attached");
+            }
+            Notice::Adopted => {
+                self.hooks.builtins().handle_disk(key);
+                log::info!("{key}: served already");
+            }
             Notice::Slow => log::warn!(
                 "{key}: its backend is not ready after {} s; still waiting. Is its kernel \
                  module (xen-netback, xen-blkback) loaded?",
@@ -444,7 +450,7 @@ impl<'a> Daemon<'a> {
             }
             Notice::RemovalRefused => log::warn!("{key}: will try again to remove it"),
             Notice::Gone => {
-                self.hooks.builtins().take_words(key);
+                self.hooks.builtins().handle_gone(key);
                 log::info!("{key}: gone");
             }
         }

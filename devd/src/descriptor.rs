@@ -1,5 +1,6 @@
 //! File descriptors for which only the kernel can vouch: all that is `unsafe` in this crate.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -75,4 +76,123 @@ pub(crate) fn set_strict(socket: &OwnedFd) {
             4,
         );
     }
+}
+
+/// `struct loop_info64` of `include/uapi/linux/loop.h`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct LoopInfo {
+    /// The device and the inode of the file behind it.
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    pub(crate) flags: u32,
+    /// The file's name, for people.
+    pub(crate) file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+impl LoopInfo {
+    pub(crate) const EMPTY: Self = Self {
+        device: 0,
+        inode: 0,
+        rdevice: 0,
+        offset: 0,
+        size_limit: 0,
+        number: 0,
+        encrypt_type: 0,
+        encrypt_key_size: 0,
+        flags: 0,
+        file_name: [0; 64],
+        crypt_name: [0; 64],
+        encrypt_key: [0; 32],
+        init: [0; 2],
+    };
+}
+
+/// `struct loop_config` of the same.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// Which signal tells of the end of a lease; libc has no name for it.
+const F_SETSIG: libc::c_int = 10;
+
+const LOOP_SET_FD: libc::Ioctl = 0x4c00;
+const LOOP_CLR_FD: libc::Ioctl = 0x4c01;
+const LOOP_SET_STATUS64: libc::Ioctl = 0x4c04;
+const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
+const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
+
+/// The number of a loop device that was free at this moment; it is made if there is none.
+/// `control`: `/dev/loop-control`.
+pub(crate) fn free_loop(control: &File) -> io::Result<u32> {
+    // SAFETY: this request takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    u32::try_from(number).map_err(|_| io::Error::last_os_error())
+}
+
+/// Puts a file behind a loop device, all in one step (Linux 5.8 or later).
+pub(crate) fn configure_loop(device: &File, file: &File, info: &LoopInfo) -> io::Result<()> {
+    let fd = file.as_raw_fd().cast_unsigned();
+    let config = LoopConfig { fd, block_size: 0, info: *info, reserved: [0; 8] };
+    // SAFETY: the kernel reads as much as this struct is long, which outlives the call.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) })
+}
+
+/// Puts a file behind a loop device; the rest is for [`set_loop_info`].
+pub(crate) fn set_loop_file(device: &File, file: &File) -> io::Result<()> {
+    // SAFETY: the argument is a number.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()) })
+}
+
+pub(crate) fn set_loop_info(device: &File, info: &LoopInfo) -> io::Result<()> {
+    // SAFETY: the kernel reads as much as this struct is long, which outlives the call.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64, &raw const *info) })
+}
+
+/// What is behind a loop device. `ENXIO`: nothing.
+pub(crate) fn loop_info(device: &File) -> io::Result<LoopInfo> {
+    let mut info = LoopInfo::EMPTY;
+    // SAFETY: the kernel fills as much as this struct is long, of integers only.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) })?;
+    Ok(info)
+}
+
+/// Takes the file from a loop device; one that is in use keeps it until it is used no more.
+pub(crate) fn clear_loop(device: &File) -> io::Result<()> {
+    // SAFETY: this request takes no argument.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CLR_FD) })
+}
+
+/// Has nobody but this descriptor the file open: at all, if it is to be written, or for
+/// writing? The kernel grants a lease in that case only; it is given back at once. False also
+/// if the file system does not know leases.
+pub(crate) fn is_alone(file: &File, write: bool) -> bool {
+    let kind = if write { libc::F_WRLCK } else { libc::F_RDLCK };
+    let fd = file.as_raw_fd();
+    // SAFETY: all three take numbers only. Who opens the file meanwhile waits for the end of
+    // the lease, and its holder gets a signal that is ignored unless somebody asks for it.
+    unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGURG);
+        let granted = libc::fcntl(fd, libc::F_SETLEASE, kind) == 0;
+        libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
+        granted
+    }
+}
+
+fn done(returned: libc::c_int) -> io::Result<()> {
+    if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

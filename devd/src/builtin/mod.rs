@@ -7,8 +7,13 @@
 //! → [`request`] (the store is read) → [`Job::run`] (the thread) → [`Builtins::finish`] (the
 //! store is written).
 
+mod block;
+mod claims;
+mod device_number;
 mod failure;
 mod link;
+mod local_use;
+mod loop_device;
 mod netlink;
 mod request;
 mod result;
@@ -18,13 +23,14 @@ mod vif;
 mod vif_bridge;
 mod vif_route;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Verb};
 use xs_client::{Client, Error};
 
+use self::claims::{Claim, Claims};
 use self::failure::Failure;
 use self::thread::{RunId, Threads};
 use self::vif::Interface;
@@ -34,6 +40,7 @@ use self::vif::Interface;
 pub(crate) enum Builtin {
     VifBridge,
     VifRoute,
+    Block,
 }
 
 impl Builtin {
@@ -42,6 +49,7 @@ impl Builtin {
         match self {
             Self::VifBridge => "vif-bridge",
             Self::VifRoute => "vif-route",
+            Self::Block => "block",
         }
     }
 
@@ -50,12 +58,13 @@ impl Builtin {
         match (kind, name) {
             (Kind::Vif, b"vif-bridge") => Some(Self::VifBridge),
             (Kind::Vif, b"vif-route") => Some(Self::VifRoute),
+            (Kind::Vbd | Kind::Vbd3, b"block") => Some(Self::Block),
             _ => None,
         }
     }
 
     /// The names of all.
-    pub(crate) const KNOWN: &'static str = "vif-bridge, vif-route";
+    pub(crate) const KNOWN: &'static str = "vif-bridge, vif-route and block";
 }
 
 /// The work of one run: all that it needs to know is in it.
@@ -63,6 +72,7 @@ impl Builtin {
 enum Job {
     Bridge(vif_bridge::Attach),
     Route(vif_route::Attach),
+    Disk(block::Attach),
     Detach(Made),
     /// There is nothing to be done, for this reason.
     Nothing(&'static str),
@@ -73,6 +83,7 @@ impl Job {
         match self {
             Self::Bridge(attach) => attach.run(),
             Self::Route(attach) => attach.run(),
+            Self::Disk(attach) => attach.run(),
             Self::Detach(made) => made.take_away(),
             Self::Nothing(why) => Ok(Success { done: why.into(), ..Success::default() }),
         }
@@ -86,6 +97,10 @@ enum Made {
     Port(Interface),
     /// An interface with an address and routes.
     Routed(vif_route::Routed),
+    /// A disk, and what is claimed for it.
+    Disk(block::Disk),
+    /// A disk that something else has set up.
+    FoundDisk(block::Found),
 }
 
 impl Made {
@@ -93,6 +108,8 @@ impl Made {
         match self {
             Self::Port(interface) => vif_bridge::detach(&interface),
             Self::Routed(routed) => routed.detach(),
+            Self::Disk(disk) => Ok(disk.detach()),
+            Self::FoundDisk(found) => found.detach(),
         }
     }
 }
@@ -136,6 +153,12 @@ pub(crate) struct Builtins {
     made: HashMap<(DeviceKey, bool), Made>,
     /// Why the last run for a device failed.
     words: HashMap<DeviceKey, String>,
+    /// Who uses which disk.
+    claims: Claims,
+    /// Disks in use of which no run here has told.
+    unread: HashSet<DeviceKey>,
+    /// The claims of those that were.
+    noted: HashMap<DeviceKey, Claim>,
 }
 
 impl Builtins {
@@ -145,6 +168,9 @@ impl Builtins {
             running: HashMap::new(),
             made: HashMap::new(),
             words: HashMap::new(),
+            claims: Claims::default(),
+            unread: HashSet::new(),
+            noted: HashMap::new(),
         })
     }
 
@@ -167,8 +193,13 @@ impl Builtins {
     ) -> Result<Result<(), HookFailure>, Error> {
         let Hook { key, verb, tap, .. } = *hook;
         self.words.remove(&key);
+        self.unread.remove(&key);
+        self.noted.remove(&key);
+        if builtin == Builtin::Block && verb == Verb::Add {
+            self.read_disks(client)?;
+        }
         let job = match verb {
-            Verb::Add => request::attach(builtin, hook, client)?,
+            Verb::Add => request::attach(builtin, hook, client, &self.claims)?,
             Verb::Remove => match self.made.remove(&(key, tap)) {
                 Some(made) => Ok(Job::Detach(made)),
                 None => request::detach(builtin, hook, client)?,
@@ -252,6 +283,42 @@ impl Builtins {
     /// What the device's last run has said of its failure.
     pub(crate) fn take_words(&mut self, key: DeviceKey) -> Option<String> {
         self.words.remove(&key)
+    }
+
+    /// A disk is in use, or may be: if nothing is known of it, it will be read from the store
+    /// before the next disk is attached.
+    pub(crate) fn handle_disk(&mut self, key: DeviceKey) {
+        let disk = matches!(key.kind, Kind::Vbd | Kind::Vbd3 | Kind::Qdisk);
+        if disk && !self.claims.knows(key) {
+            self.unread.insert(key);
+        }
+    }
+
+    /// A device is gone.
+    pub(crate) fn handle_gone(&mut self, key: DeviceKey) {
+        self.words.remove(&key);
+        self.unread.remove(&key);
+        self.noted.remove(&key);
+    }
+
+    /// Reads what disks are that others have attached: earlier daemons, scripts, QEMU.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost; they will be read again.
+    fn read_disks(&mut self, client: &mut Client) -> Result<(), Error> {
+        if self.unread.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<_> = self.unread.iter().copied().collect();
+        for (key, disk) in request::disks(client, &keys)? {
+            self.noted.insert(key, self.claims.note(key, disk.mode, disk.place));
+            if let Some(found) = disk.found {
+                self.made.entry((key, false)).or_insert(Made::FoundDisk(found));
+            }
+        }
+        self.unread.clear();
+        Ok(())
     }
 
     pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceKey> {

@@ -1,12 +1,18 @@
 //! What the store says of a device before its hook runs.
 
-use devd_core::{DeviceKey, Hook};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use devd_core::{DeviceKey, Hook, Kind};
 use xs_client::{Batch, Client, Error};
 use xs_proto::ErrorCode;
 
+use super::claims::{Claims, Mode, Place};
+use super::device_number::DeviceNumber;
 use super::failure::Failure;
 use super::vif::Interface;
-use super::{Builtin, Job, Made, vif_bridge, vif_route};
+use super::{Builtin, Job, Made, block, vif_bridge, vif_route};
 
 /// The work of the add hook.
 ///
@@ -17,6 +23,7 @@ pub(super) fn attach(
     builtin: Builtin,
     hook: &Hook<'_>,
     client: &mut Client,
+    claims: &Claims,
 ) -> Result<Result<Job, Failure>, Error> {
     Ok(match builtin {
         Builtin::VifBridge => {
@@ -32,6 +39,20 @@ pub(super) fn attach(
                 let guest = vif_route::networks(&ip)?;
                 Ok(Job::Route(vif_route::Attach { interface, gateway, guest }))
             })
+        }
+        Builtin::Block => {
+            let nodes = ["params", "mode", "physical-device"];
+            let [params, mode, attached] = read(client, hook.key, nodes)?;
+            if mode.is_empty() {
+                return Ok(Err(Failure::new("the device has no mode node")));
+            }
+            Ok(Job::Disk(block::Attach {
+                key: hook.key,
+                params: path(&params),
+                mode: Mode::parse(&mode),
+                attached: DeviceNumber::parse(&attached),
+                claims: claims.clone(),
+            }))
         }
     })
 }
@@ -56,7 +77,61 @@ pub(super) fn detach(
                 Err(_) => Ok(Job::Nothing("it has never had that name")),
             }
         }
+        Builtin::Block => {
+            let [number, node, params] =
+                read(client, hook.key, ["physical-device", "node", "params"])?;
+            Ok(Job::Detach(Made::FoundDisk(found(&number, node, &params))))
+        }
     })
+}
+
+/// A disk that something else has attached, as the store has it.
+pub(super) struct NotedDisk {
+    pub(super) mode: Mode,
+    pub(super) place: Place,
+    /// What the removal hook needs, if there is one.
+    pub(super) found: Option<block::Found>,
+}
+
+/// What is known of these disks; those that have not been attached are left out.
+///
+/// # Errors
+///
+/// The connection is lost.
+pub(super) fn disks(
+    client: &mut Client,
+    keys: &[DeviceKey],
+) -> Result<Vec<(DeviceKey, NotedDisk)>, Error> {
+    let mut disks = Vec::new();
+    for key in keys {
+        let nodes = ["physical-device", "mode", "params", "node"];
+        let [number, mode, params, node] = read(client, *key, nodes)?;
+        let mode = Mode::parse(&mode);
+        let disk = match (key.kind, DeviceNumber::parse(&number)) {
+            // As in aio:/srv/disk or qcow2:/srv/disk; the image's format is QEMU's affair.
+            (Kind::Qdisk, _) => match params.iter().position(|byte| *byte == b'/') {
+                Some(at) => {
+                    NotedDisk { mode, place: Place::Path(path(&params[at..])), found: None }
+                }
+                None => continue,
+            },
+            (_, Some(device)) => {
+                let found = Some(found(&number, node, &params));
+                NotedDisk { mode, place: Place::Device(device), found }
+            }
+            (_, None) => continue,
+        };
+        disks.push((*key, disk));
+    }
+    Ok(disks)
+}
+
+fn found(number: &[u8], node: Vec<u8>, params: &[u8]) -> block::Found {
+    block::Found { number: DeviceNumber::parse(number), node, params: path(params) }
+}
+
+fn path(value: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(value))
 }
 
 /// The values of nodes of a device; what is missing is empty.

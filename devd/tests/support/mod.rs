@@ -5,6 +5,7 @@
 //! * [`Device`]: what the toolstack writes for a device.
 //! * [`Kernel`]: the driver domain's backends.
 //! * [`Devd`]: the daemon.
+//! * [`disk`]: loop devices.
 //! * [`network`]: a network namespace with real interfaces.
 //! * [`process`]: processes as `/proc` shows them.
 //! * [`toolstack`]: what it writes.
@@ -13,6 +14,7 @@
 
 mod daemon;
 mod device;
+pub mod disk;
 mod kernel;
 pub mod network;
 pub mod process;

@@ -1,0 +1,214 @@
+//! `block`: a guest's disk, which is a block device, or a file behind a loop device.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use devd_core::DeviceKey;
+
+use super::claims::{self, Claim, Claims, Conflict, Identity, Mode};
+use super::device_number::DeviceNumber;
+use super::failure::{Failure, Step};
+use super::loop_device::{self, LoopDevice};
+use super::{Made, Success, local_use};
+use crate::descriptor;
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) struct Attach {
+    pub(crate) key: DeviceKey,
+    /// The value of `params`: the device or the file. Empty for a drive without a disk.
+    pub(crate) params: PathBuf,
+    pub(crate) mode: Mode,
+    /// The value of `physical-device`, if an earlier run had come as far as writing it.
+    pub(crate) attached: Option<DeviceNumber>,
+    pub(crate) claims: Claims,
+}
+
+/// What is in place.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    /// Gone before the claim is, and the file free by then.
+    device: Option<LoopDevice>,
+    _claim: Claim,
+}
+
+impl Disk {
+    pub(crate) fn detach(self) -> Success {
+        let done = match &self.device {
+            Some(device) => {
+                format!("{} goes as soon as blkback lets go of it", device.path.display())
+            }
+            None => String::new(),
+        };
+        Success { done, ..Success::default() }
+    }
+}
+
+impl Attach {
+    pub(crate) fn run(self) -> Result<Success, Failure> {
+        if self.params.as_os_str().is_empty() {
+            return Ok(Success { done: "a drive without a disk".into(), ..Success::default() });
+        }
+        // As upstream: a name without a directory is one in /dev.
+        let path = Path::new("/dev").join(&self.params);
+        let shown = path.display();
+        let path = fs::canonicalize(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                Failure::new(format!("there is no file and no block device {shown}"))
+            }
+            _ => Failure::step(&format!("look at {shown}"), &error),
+        })?;
+        let file = fs::metadata(&path).step(|| format!("look at {}", path.display()))?;
+        match file.file_type() {
+            kind if kind.is_block_device() => self.attach_device(path, DeviceNumber(file.rdev())),
+            kind if kind.is_file() => self.attach_file(&path),
+            _ => {
+                let shown = path.display();
+                Err(Failure::new(format!("{shown} is neither a file nor a block device")))
+            }
+        }
+    }
+
+    fn attach_device(&self, path: PathBuf, number: DeviceNumber) -> Result<Success, Failure> {
+        if self.mode != Mode::Read && number.is_read_only() {
+            return Err(self.read_only(&path));
+        }
+        let claim = self.claim(&path, &claims::of_device(number))?;
+        self.check_local_use(&path, &path, number)?;
+        if let Some(attached) = self.attached.filter(|attached| *attached != number) {
+            return Err(stuck(attached, &path));
+        }
+        let disk = Disk { device: None, _claim: claim };
+        Ok(success(disk, &path, number, None))
+    }
+
+    fn attach_file(&self, path: &Path) -> Result<Success, Failure> {
+        let read_only = self.mode == Mode::Read;
+        let mut options = File::options();
+        options.read(true).write(!read_only).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied if !read_only => {
+                self.read_only(path)
+            }
+            _ => Failure::step(&format!("open {}", path.display()), &error),
+        })?;
+        let metadata = file.metadata().step(|| format!("look at {}", path.display()))?;
+        // Root may write it all the same; whoever has taken the right away did not mean that.
+        if !read_only && metadata.mode() & 0o222 == 0 {
+            return Err(self.read_only(path));
+        }
+        let identity = identity(&metadata);
+        let claim = self.claim(path, &[identity])?;
+        // Mounted here by a loop device? Not if nobody has it open.
+        if self.mode != Mode::Shared && !descriptor::is_alone(&file, !read_only) {
+            for number in loop_device::all_of(identity) {
+                let device = PathBuf::from(format!("/dev/{}", number.name().unwrap_or_default()));
+                self.check_local_use(path, &device, number)?;
+            }
+        }
+        if let Some(attached) = self.attached {
+            // An earlier run had set it up, for blkback, which does not change its mind.
+            if claims::of_device(attached).contains(&identity) {
+                let name = attached.name().unwrap_or_default();
+                let disk = Disk { device: None, _claim: claim };
+                let node = Some(format!("/dev/{name}"));
+                return Ok(success(disk, Path::new(&format!("/dev/{name}")), attached, node));
+            }
+            return Err(stuck(attached, path));
+        }
+        let device = LoopDevice::new(&file, path, read_only)?;
+        let (place, number) = (device.path.clone(), device.number);
+        let node = Some(place.display().to_string());
+        let disk = Disk { device: Some(device), _claim: claim };
+        Ok(success(disk, &place, number, node))
+    }
+
+    fn claim(&self, path: &Path, identities: &[Identity]) -> Result<Claim, Failure> {
+        self.claims.claim(self.key, self.mode, identities).map_err(|Conflict(other, theirs)| {
+            Failure::new(format!(
+                "guest {} has {} already, {} ({other}); guest {} cannot have it {}, unless its mode \
+                 is w!",
+                other.domid,
+                path.display(),
+                theirs.words(),
+                self.key.domid,
+                self.mode.words(),
+            ))
+        })
+    }
+
+    fn check_local_use(
+        &self,
+        path: &Path,
+        device: &Path,
+        number: DeviceNumber,
+    ) -> Result<(), Failure> {
+        if self.mode == Mode::Shared {
+            return Ok(());
+        }
+        let used = local_use::of(device, number, self.mode);
+        match used.step(|| format!("open {}", device.display()))? {
+            None => Ok(()),
+            Some(words) => Err(Failure::new(format!(
+                "{} cannot be used {} by a guest, unless its mode is w!: {words}",
+                path.display(),
+                self.mode.words(),
+            ))),
+        }
+    }
+
+    fn read_only(&self, path: &Path) -> Failure {
+        let words = self.mode.words();
+        Failure::new(format!("{} is read-only and cannot be used {words}", path.display()))
+    }
+}
+
+fn identity(file: &Metadata) -> Identity {
+    Identity::File { device: file.dev(), inode: file.ino() }
+}
+
+/// blkback has opened something else, and keeps to what it was told first.
+fn stuck(attached: DeviceNumber, path: &Path) -> Failure {
+    Failure::new(format!(
+        "physical-device is {} already, which is not {}: detach the device and attach it again",
+        attached.physical_device(),
+        path.display()
+    ))
+}
+
+/// `node` is for files only.
+fn success(disk: Disk, path: &Path, number: DeviceNumber, node: Option<String>) -> Success {
+    let path = path.display().to_string();
+    let done = format!("{path} ({number})");
+    let mut nodes = Vec::with_capacity(3);
+    nodes.extend(node.map(|node| ("node", node)));
+    // blkback opens it when it hears of this one.
+    nodes.push(("physical-device", number.physical_device()));
+    nodes.push(("physical-device-path", path));
+    Success { done, nodes, made: Some(Made::Disk(disk)), ..Success::default() }
+}
+
+/// What an add hook of another daemon, or a script, has made.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// The value of `physical-device`.
+    pub(crate) number: Option<DeviceNumber>,
+    /// The value of `node`: there is a loop device of this name if it is not empty.
+    pub(crate) node: Vec<u8>,
+    /// The value of `params`.
+    pub(crate) params: PathBuf,
+}
+
+impl Found {
+    pub(crate) fn detach(&self) -> Result<Success, Failure> {
+        let done = match self.number {
+            Some(number) if number.is_loop() && !self.node.is_empty() => {
+                loop_device::release(number, &self.params)?
+            }
+            _ => String::new(),
+        };
+        Ok(Success { done, ..Success::default() })
+    }
+}

@@ -1,0 +1,295 @@
+//! Who uses which disk: no two guests one that either of them writes.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use devd_core::DeviceKey;
+
+use super::device_number::DeviceNumber;
+use super::loop_device;
+
+/// What a disk is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Identity {
+    Device(DeviceNumber),
+    File { device: u64, inode: u64 },
+}
+
+/// How a guest uses a disk: the value of `mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Others may read too, none may write.
+    Read,
+    /// For itself alone.
+    Write,
+    /// Writes, and says that it knows what it does: whoever else uses the disk.
+    Shared,
+}
+
+impl Mode {
+    /// Upstream's reading: a `w` anywhere is for writing, with a `!` for sharing.
+    pub(crate) fn parse(value: &[u8]) -> Self {
+        match (value.contains(&b'w'), value.contains(&b'!')) {
+            (false, _) => Self::Read,
+            (true, false) => Self::Write,
+            (true, true) => Self::Shared,
+        }
+    }
+
+    /// Must a guest that wants it so be refused, since another uses it like that?
+    const fn conflicts(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Shared, _) | (Self::Read, Self::Read | Self::Shared) => false,
+            (Self::Write, _) | (Self::Read, Self::Write) => true,
+        }
+    }
+
+    /// How, in words.
+    pub(crate) const fn words(self) -> &'static str {
+        match self {
+            Self::Read => "for reading",
+            Self::Write | Self::Shared => "for writing",
+        }
+    }
+}
+
+/// Where a disk is whose identity is not known yet.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Device(DeviceNumber),
+    /// A file or a block device.
+    Path(PathBuf),
+}
+
+impl Place {
+    /// Asks the kernel; that may take as long as the file's server does not answer.
+    fn identities(&self) -> Vec<Identity> {
+        match self {
+            Self::Device(number) => of_device(*number),
+            Self::Path(path) => match std::fs::metadata(path) {
+                Ok(file) if file.is_file() => {
+                    vec![Identity::File { device: file.dev(), inode: file.ino() }]
+                }
+                Ok(file) => of_device(DeviceNumber(file.rdev())),
+                Err(_) => Vec::new(),
+            },
+        }
+    }
+}
+
+/// What a block device is: itself, and the file behind it.
+pub(crate) fn of_device(number: DeviceNumber) -> Vec<Identity> {
+    let mut identities = vec![Identity::Device(number)];
+    if number.is_loop() {
+        identities.extend(loop_device::backing(number));
+    }
+    identities
+}
+
+/// Who uses which disk, as far as the daemon knows. For all threads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claims(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    table: Mutex<Table>,
+    /// Notified when nobody looks for identities any more.
+    resolved: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    users: HashMap<Identity, Vec<(DeviceKey, Mode)>>,
+    /// What a device has a claim to.
+    disks: HashMap<DeviceKey, Vec<Identity>>,
+    /// Disks in use of which it is not known yet what they are.
+    places: Vec<(DeviceKey, Mode, Place)>,
+    /// Threads that look for that.
+    resolving: usize,
+}
+
+/// A device's right to its disk, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    claims: Claims,
+    key: DeviceKey,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claims.table().release(self.key);
+    }
+}
+
+/// Another guest's device that stands in the way, and how it uses the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Conflict(pub(crate) DeviceKey, pub(crate) Mode);
+
+/// How long a thread waits for another that looks for identities. One that hangs must not keep
+/// all disks waiting.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Claims {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims a disk for a device. Devices of one guest do not exclude each other.
+    pub(crate) fn claim(
+        &self,
+        key: DeviceKey,
+        mode: Mode,
+        identities: &[Identity],
+    ) -> Result<Claim, Conflict> {
+        self.resolve();
+        let mut table = self.table();
+        let users = identities.iter().filter_map(|identity| table.users.get(identity)).flatten();
+        let mut others = users.filter(|(other, _)| other.domid != key.domid);
+        if let Some((other, theirs)) = others.find(|(_, theirs)| mode.conflicts(*theirs)) {
+            return Err(Conflict(*other, *theirs));
+        }
+        table.insert(key, mode, identities);
+        drop(table);
+        Ok(Claim { claims: self.clone(), key })
+    }
+
+    /// Takes note of a disk in use that something else has set up.
+    pub(crate) fn note(&self, key: DeviceKey, mode: Mode, place: Place) -> Claim {
+        self.table().places.push((key, mode, place));
+        Claim { claims: self.clone(), key }
+    }
+
+    /// Has this device a claim, or a note of one?
+    pub(crate) fn knows(&self, key: DeviceKey) -> bool {
+        let table = self.table();
+        table.disks.contains_key(&key) || table.places.iter().any(|(other, ..)| *other == key)
+    }
+
+    /// Finds out what the disks are of which that is not known.
+    fn resolve(&self) {
+        let mut table = self.table();
+        let places = std::mem::take(&mut table.places);
+        if places.is_empty() {
+            let busy = |table: &mut Table| table.resolving > 0;
+            let waited = self.0.resolved.wait_timeout_while(table, PATIENCE, busy);
+            drop(waited);
+            return;
+        }
+        table.resolving += 1;
+        // So that one that is released meanwhile is not claimed afterwards.
+        places.iter().for_each(|(key, ..)| {
+            table.disks.insert(*key, Vec::new());
+        });
+        drop(table);
+        for (key, mode, place) in places {
+            let identities = place.identities();
+            let mut table = self.table();
+            if table.disks.contains_key(&key) {
+                table.insert(key, mode, &identities);
+            }
+        }
+        self.table().resolving -= 1;
+        self.0.resolved.notify_all();
+    }
+}
+
+impl Table {
+    fn insert(&mut self, key: DeviceKey, mode: Mode, identities: &[Identity]) {
+        self.release(key);
+        for identity in identities {
+            self.users.entry(*identity).or_default().push((key, mode));
+        }
+        self.disks.insert(key, identities.to_owned());
+    }
+
+    fn release(&mut self, key: DeviceKey) {
+        self.places.retain(|(other, ..)| *other != key);
+        for identity in self.disks.remove(&key).into_iter().flatten() {
+            if let Some(users) = self.users.get_mut(&identity) {
+                users.retain(|(other, _)| *other != key);
+                if users.is_empty() {
+                    self.users.remove(&identity);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devd_core::Kind;
+
+    const DISK: Identity = Identity::File { device: 1, inode: 2 };
+
+    fn disk(domid: u16, devid: u32) -> DeviceKey {
+        DeviceKey { kind: Kind::Vbd, domid, devid }
+    }
+
+    #[test]
+    fn modes_as_upstream_reads_them() {
+        for (value, mode) in [
+            (&b"r"[..], Mode::Read),
+            (b"ro", Mode::Read),
+            (b"w", Mode::Write),
+            (b"rw", Mode::Write),
+            (b"w!", Mode::Shared),
+            (b"!", Mode::Read),
+            (b"", Mode::Read),
+        ] {
+            assert_eq!(Mode::parse(value), mode, "{}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn who_writes_has_the_disk_for_its_guest_alone() {
+        use Mode::{Read, Shared, Write};
+        for (first, second, refused) in [
+            (Read, Read, false),
+            (Read, Write, true),
+            (Write, Read, true),
+            (Write, Write, true),
+            (Write, Shared, false),
+            (Shared, Write, true),
+            (Shared, Read, false),
+        ] {
+            let claims = Claims::default();
+            let _first = claims.claim(disk(1, 0), first, &[DISK]).unwrap();
+            let second = claims.claim(disk(2, 0), second, &[DISK]);
+            assert_eq!(second.as_ref().err(), refused.then_some(&Conflict(disk(1, 0), first)));
+        }
+        let claims = Claims::default();
+        let _first = claims.claim(disk(1, 0), Write, &[DISK]).unwrap();
+        claims.claim(disk(1, 1), Write, &[DISK]).expect("the same guest may");
+    }
+
+    #[test]
+    fn a_claim_ends_with_whoever_holds_it_and_nothing_is_left_of_it() {
+        let claims = Claims::default();
+        let first = claims.claim(disk(1, 0), Mode::Write, &[DISK]).unwrap();
+        assert!(claims.claim(disk(2, 0), Mode::Write, &[DISK]).is_err());
+        assert!(!claims.knows(disk(2, 0)), "the one that was refused has none");
+        drop(first);
+        drop(claims.claim(disk(2, 0), Mode::Write, &[DISK]).unwrap());
+        assert!(claims.table().users.is_empty() && claims.table().disks.is_empty());
+    }
+
+    #[test]
+    fn a_disk_that_was_only_noted_is_looked_at_before_the_next_claim() {
+        let claims = Claims::default();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk");
+        std::fs::write(&path, "").unwrap();
+        let place = Place::Path(path.clone());
+        let note = claims.note(disk(1, 0), Mode::Write, place.clone());
+        assert!(claims.knows(disk(1, 0)));
+        let identities = place.identities();
+        let refused = claims.claim(disk(2, 0), Mode::Read, &identities).unwrap_err();
+        assert_eq!(refused, Conflict(disk(1, 0), Mode::Write));
+        drop(note);
+        claims.claim(disk(2, 0), Mode::Read, &identities).unwrap();
+    }
+}

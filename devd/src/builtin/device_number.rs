@@ -1,0 +1,72 @@
+//! Block devices by their numbers.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::stat::{major, makedev, minor};
+
+/// The major number of loop devices.
+const LOOP_MAJOR: u64 = 7;
+
+/// What the kernel knows a block device by, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DeviceNumber(pub(crate) u64);
+
+impl DeviceNumber {
+    /// Reads the value of `physical-device`: `major:minor`, hexadecimal.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
+        let (major, minor) = std::str::from_utf8(value).ok()?.split_once(':')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        Some(Self(makedev(number(major)?, number(minor)?)))
+    }
+
+    /// The value of `physical-device`.
+    pub(crate) fn physical_device(self) -> String {
+        format!("{:x}:{:x}", major(self.0), minor(self.0))
+    }
+
+    pub(crate) fn is_loop(self) -> bool {
+        major(self.0) == LOOP_MAJOR
+    }
+
+    /// Its directory in sysfs, or a file there.
+    pub(crate) fn sysfs(self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/sys/dev/block/{self}/{file}"))
+    }
+
+    /// The name that the kernel gives it, in `/dev` as well.
+    pub(crate) fn name(self) -> Option<String> {
+        let path = fs::read_link(format!("/sys/dev/block/{self}")).ok()?;
+        // A few have a `/` in their name, and a `!` in sysfs.
+        Some(path.file_name()?.to_str()?.replace('!', "/"))
+    }
+
+    /// Does the device refuse to be written?
+    pub(crate) fn is_read_only(self) -> bool {
+        fs::read(self.sysfs("ro")).is_ok_and(|value| value.starts_with(b"1"))
+    }
+}
+
+/// Decimal, as in sysfs and `/proc`.
+impl fmt::Display for DeviceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", major(self.0), minor(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blkback_reads_hexadecimal_and_sysfs_has_decimal_numbers() {
+        let number = DeviceNumber::parse(b"fd:1a").unwrap();
+        assert_eq!(number.physical_device(), "fd:1a");
+        assert_eq!(number.to_string(), "253:26");
+        assert!(DeviceNumber::parse(b"7:0").unwrap().is_loop());
+        for bad in [&b""[..], b"7", b"7:", b":0", b"7:g", b"7:0:0", b"\xff:0"] {
+            assert_eq!(DeviceNumber::parse(bad), None, "{}", bad.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The built-in hook of disks, with real files and loop devices. The test's kernel opens no
+//! device: where blkback's hold on it matters, a file that the test opens stands in for it.
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use support::disk::{self, Loop};
+use support::{Device, World, network, wait_until};
+
+const BUILTIN: &[&str] = &["--hooks", "builtin"];
+
+/// A world with a file for a disk, and what the toolstack writes for it.
+fn with_disk() -> (World, PathBuf, Device) {
+    let world = World::new();
+    let path = world.file("disk.img");
+    disk::file(&path, 1 << 20);
+    let device = disk_of(&world, 3, "disk.img");
+    (world, path, device)
+}
+
+fn disk_of(world: &World, guest: u16, file: &str) -> Device {
+    Device::vbd(guest, 51712).with("params", world.file(file).to_str().unwrap())
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_file_is_served_by_a_loop_device_that_goes_with_the_disk() {
+    let (world, path, device) = with_disk();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    world.attach(&device);
+    world.wait_connected(&device);
+    let line = disk::loops(&path).join("|");
+    let name = disk::only_loop(&path).expect(&line);
+    assert!(line.contains(" 0 1 "), "writable, and goes by itself: {line}");
+    assert_eq!(world.node(&device, "node").as_deref(), Some(&*name));
+    assert_eq!(world.node(&device, "physical-device-path").as_deref(), Some(&*name));
+    let minor: u32 = name.trim_start_matches("/dev/loop").parse().unwrap();
+    let number = format!("7:{minor:x}");
+    assert_eq!(world.node(&device, "physical-device"), Some(number));
+    assert_eq!(world.node(&device, "hotplug-status").as_deref(), Some("connected"));
+    assert_eq!(world.runs(), [], "no script");
+
+    // As blkback has it.
+    let open = File::open(&name).unwrap();
+    world.detach(&device);
+    world.wait_gone(&device);
+    assert_eq!(disk::only_loop(&path), Some(name), "blkback has not let go of it");
+    drop(open);
+    wait_until("the loop device to go", || disk::loops(&path).is_empty());
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn the_mode_of_a_disk_is_that_of_its_loop_device() {
+    let (world, path, device) = with_disk();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    let device = device.with("mode", "r");
+    world.attach(&device);
+    world.wait_connected(&device);
+    let line = disk::loops(&path).join("|");
+    assert!(line.contains(" 1 1 "), "read-only, and goes by itself: {line}");
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_block_device_is_served_as_it_is_whatever_link_leads_to_it() {
+    let (world, path, device) = with_disk();
+    let outer = Loop::new(&path);
+    symlink(&outer.0, world.file("link")).unwrap();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    let bare = outer.0.trim_start_matches("/dev/").to_owned();
+    for params in [outer.0.clone(), world.file("link").display().to_string(), bare] {
+        let device = device.clone().with("params", &params);
+        world.attach(&device);
+        world.wait_connected(&device);
+        assert_eq!(world.node(&device, "physical-device-path").as_deref(), Some(&*outer.0));
+        assert_eq!(world.node(&device, "node"), None);
+        world.detach(&device);
+        world.wait_gone(&device);
+        assert_eq!(disk::only_loop(&path).as_deref(), Some(&*outer.0), "it is not ours to free");
+    }
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn an_empty_drive_is_connected_and_a_missing_file_is_an_error() {
+    let (world, _, device) = with_disk();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    let empty = Device::vbd(3, 51728).with("params", "").with("mode", "r");
+    world.attach(&empty);
+    world.wait_node(&empty, "hotplug-status", "connected");
+    assert_eq!(world.node(&empty, "physical-device"), None);
+
+    let missing = device.with("params", "/no/such/disk.img");
+    world.attach(&missing);
+    let reason = world.wait_refused(&missing);
+    assert!(reason.contains("block: there is no file and no block device /no/such"), "{reason}");
+    for device in [&empty, &missing] {
+        world.detach(device);
+        world.wait_gone(device);
+    }
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn what_cannot_be_a_disk_is_refused_by_name_and_leaves_nothing() {
+    let (world, path, device) = with_disk();
+    let read_only = world.file("ro.img");
+    disk::file(&read_only, 4096);
+    fs::set_permissions(&read_only, Permissions::from_mode(0o444)).unwrap();
+    world.gate("fifo");
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    for (devid, params, words) in [
+        (1, "/dev/null", "/dev/null is neither a file nor a block device"),
+        (2, world.file("").to_str().unwrap(), "is neither a file nor a block device"),
+        (3, world.file("fifo").to_str().unwrap(), "is neither a file nor a block device"),
+        (4, read_only.to_str().unwrap(), "ro.img is read-only and cannot be used for writing"),
+    ] {
+        let device = Device::vbd(3, devid).with("params", params);
+        world.attach(&device);
+        let reason = world.wait_refused(&device);
+        assert!(reason.starts_with("block: ") && reason.contains(words), "{reason}");
+        world.detach(&device);
+        world.wait_gone(&device);
+    }
+    let modeless = device.without("mode");
+    world.attach(&modeless);
+    assert_eq!(world.wait_refused(&modeless), "block: the device has no mode node");
+    assert_eq!(disk::loops(&path), [""; 0]);
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_disk_that_a_guest_writes_is_refused_to_every_other_guest() {
+    let (world, path, first) = with_disk();
+    symlink(&path, world.file("alias.img")).unwrap();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    world.attach(&first);
+    world.wait_connected(&first);
+    let through_device = disk::only_loop(&path).unwrap();
+    let second = disk_of(&world, 4, "alias.img");
+    for refused in [
+        second.clone(),
+        second.clone().with("mode", "r"),
+        second.clone().with("params", &through_device),
+    ] {
+        world.attach(&refused);
+        let reason = world.wait_refused(&refused);
+        for word in ["guest 3 has", "for writing", "backend/vbd/3/51712", "guest 4"] {
+            assert!(reason.contains(word), "{word}: {reason}");
+        }
+        world.detach(&refused);
+        world.wait_gone(&refused);
+        assert_eq!(disk::loops(&path).len(), 1, "nothing was set up");
+    }
+    // Its own guest may have it twice; and whoever says that it knows may have it too.
+    let again = Device { devid: 51728, ..first.clone() };
+    let knowing = second.clone().with("mode", "w!");
+    for device in [&again, &knowing] {
+        world.attach(device);
+        world.wait_connected(device);
+        world.detach(device);
+        world.wait_gone(device);
+    }
+    // It is free when the first guest has let go of it.
+    world.attach(&second);
+    world.wait_refused(&second);
+    world.detach(&first);
+    world.wait_gone(&first);
+    world.wait_connected(&second);
+    assert_eq!(world.node(&second, "hotplug-error"), None);
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn guests_that_only_read_share_a_disk() {
+    let (world, path, first) = with_disk();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    let readers = [first.with("mode", "r"), disk_of(&world, 4, "disk.img").with("mode", "r")];
+    for reader in &readers {
+        world.attach(reader);
+        world.wait_connected(reader);
+    }
+    assert_eq!(disk::loops(&path).len(), 2);
+    let writer = disk_of(&world, 5, "disk.img");
+    world.attach(&writer);
+    let reason = world.wait_refused(&writer);
+    assert!(reason.contains("already, for reading"), "{reason}");
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_disk_that_this_domain_has_mounted_is_refused() {
+    let (world, path, device) = with_disk();
+    disk::file(&path, 8 << 20);
+    network::run("mkfs.ext4", &format!("-q {}", path.display()));
+    let outer = Loop::new(&path);
+    let place = world.file("mnt");
+    fs::create_dir(&place).unwrap();
+    let mount = |options: &str| {
+        network::run("mount", &format!("-o {options} {} {}", outer.0, place.display()));
+    };
+    let unmount = || network::run("umount", place.to_str().unwrap());
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    let through_device = device.clone().with("params", &outer.0);
+    let words = format!("it is mounted on {} here", place.display());
+
+    mount("rw");
+    for device in [&device, &through_device] {
+        for mode in ["w", "r"] {
+            let device = device.clone().with("mode", mode);
+            world.attach(&device);
+            let reason = world.wait_refused(&device);
+            assert!(reason.contains(&words), "{reason}");
+            world.detach(&device);
+            world.wait_gone(&device);
+        }
+    }
+    unmount();
+    mount("ro");
+    let reader = through_device.clone().with("mode", "r");
+    world.attach(&reader);
+    world.wait_connected(&reader);
+    world.detach(&reader);
+    world.wait_gone(&reader);
+    world.attach(&through_device);
+    assert!(world.wait_refused(&through_device).contains(&words));
+    // It is tried again by itself.
+    unmount();
+    world.wait_connected(&through_device);
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_daemon_that_was_started_again_knows_who_uses_what() {
+    let (world, path, first) = with_disk();
+    let _kernel = world.kernel();
+    let devd = world.devd(BUILTIN);
+    world.attach(&first);
+    world.wait_connected(&first);
+    let name = disk::only_loop(&path).unwrap();
+    // As blkback has it: it outlives the daemon.
+    let open = File::open(&name).unwrap();
+    devd.kill();
+    let _devd = world.devd(BUILTIN);
+    let second = disk_of(&world, 4, "disk.img");
+    world.attach(&second);
+    let reason = world.wait_refused(&second);
+    assert!(reason.contains("guest 3 has"), "{reason}");
+    // The file and the directory are gone; the loop device goes all the same.
+    fs::remove_file(&path).unwrap();
+    world.drop_device(&first);
+    world.wait_logged("backend/vbd/3/51712: gone");
+    drop(open);
+    let number = name.trim_start_matches("/dev/");
+    wait_until("the loop device to go", || {
+        !PathBuf::from(format!("/sys/block/{number}/loop")).exists()
+    });
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_loop_device_of_a_script_is_freed_and_one_of_another_file_is_not() {
+    let (world, path, device) = with_disk();
+    let other = world.file("other.img");
+    disk::file(&other, 4096);
+    let _kernel = world.kernel();
+    // What a script of an earlier daemon has left.
+    let attached = |file: &PathBuf, device: &Device| {
+        let outer = Loop::new(file);
+        let minor: u32 = outer.0.trim_start_matches("/dev/loop").parse().unwrap();
+        let device = device
+            .clone()
+            .with("node", &outer.0)
+            .with("physical-device", &format!("7:{minor:x}"))
+            .with("hotplug-status", "connected");
+        (outer, device)
+    };
+    let (_ours, ours) = attached(&path, &device);
+    let (theirs, lying) = attached(&other, &Device { devid: 51728, ..device.clone() });
+    world.attach_all(&[ours.clone(), lying.clone()]);
+    for device in [&ours, &lying] {
+        world.wait_connected(device);
+    }
+    let _devd = world.devd(BUILTIN);
+    let second = disk_of(&world, 4, "other.img");
+    world.attach(&second);
+    let reason = world.wait_refused(&second);
+    assert!(reason.contains("guest 3 has"), "what scripts serve counts: {reason}");
+    for device in [&ours, &lying] {
+        world.detach(device);
+        world.wait_gone(device);
+    }
+    assert_eq!(disk::loops(&path), [""; 0]);
+    assert_eq!(disk::only_loop(&other), Some(theirs.0.clone()));
+    world.wait_logged("is left alone: behind it is");
+}

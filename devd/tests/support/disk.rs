@@ -1,0 +1,42 @@
+//! Real loop devices.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use super::network::run;
+
+/// A file of this many bytes.
+pub fn file(path: &Path, len: u64) {
+    fs::File::create(path).unwrap().set_len(len).unwrap();
+}
+
+/// What `losetup` says of the loop devices that this file is behind: one line each.
+pub fn loops(path: &Path) -> Vec<String> {
+    let options = "-n -O NAME,RO,AUTOCLEAR,DIO,BACK-FILE --raw -j";
+    let text = run("losetup", &format!("{options} {}", path.display()));
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The loop device that the file is behind, if there is exactly one.
+pub fn only_loop(path: &Path) -> Option<String> {
+    match &*loops(path) {
+        [line] => Some(line.split(' ').next().unwrap().to_owned()),
+        _ => None,
+    }
+}
+
+/// A loop device that another program has set up; it is freed when this is dropped.
+pub struct Loop(pub String);
+
+impl Loop {
+    pub fn new(path: &Path) -> Self {
+        Self(run("losetup", &format!("-f --show {}", path.display())).trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).output();
+    }
+}
