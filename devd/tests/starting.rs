@@ -121,7 +121,7 @@ fn tells_supervisor(world: &World, socket: &UnixDatagram, name: &str) {
     let devd = world.spawn(command);
     assert_eq!(heard(), "READY=1");
     assert_eq!(world.logged("backend/vif/3/0: found"), 1);
-    assert_eq!(world.logged("vif-bridge"), 1, "its hook is started");
+    assert_eq!(world.logged("backend/vif/3/0: process "), 1, "its hook is started");
     devd.terminate();
     assert_eq!(heard(), "STOPPING=1");
 }
