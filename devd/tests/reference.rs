@@ -6,39 +6,12 @@ mod support;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use nix::sys::signal::Signal;
-use support::{DOMID, Devd, Device, process, toolstack, wait_for, wait_until};
-use xs_client::{Address, Client};
-
-/// A process that is asked to end with the test, so that it can clean up.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Self(started.unwrap_or_else(|error| panic!("{command:?}: {error}")))
-    }
-
-    fn pid(&self) -> i32 {
-        i32::try_from(self.0.id()).unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        process::signal(self.pid(), Signal::SIGTERM);
-        let begin = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) && begin.elapsed() < Duration::from_secs(2) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use support::xenstored::{Process, Xenstored};
+use support::{DOMID, Devd, Device, process, toolstack, wait_until};
+use xs_client::Client;
 
 /// What one run of the hook found.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,35 +33,19 @@ echo $$ >> $out/runs
 
 /// A real xenstored, with a driver domain and two guests, all of them made up.
 struct Site {
+    store: Xenstored,
     toolstack: Client,
-    _domain: Process,
-    _xenstored: Process,
-    directory: tempfile::TempDir,
 }
 
 impl Site {
-    fn start(support: &Path) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
-        let fake = ("FAKEXEN_SO", support.join("fakexen.so"));
-        let mut command = Command::new(support.join("xsd-start.sh"));
-        let xenstored = Process::start(command.arg("c").arg(path).env(fake.0, fake.1));
-        let open = |name: &str| Client::open(Address::Socket(path.join(name))).ok();
-        let toolstack = wait_for("xenstored", || open("socket"));
-        for guest in ["3", "4"] {
-            let mut command = Command::new(support.join("fxguest"));
-            assert!(command.arg("create").arg(path).arg(guest).status().unwrap().success());
-        }
-        let mut command = Command::new(support.join("fxguest"));
-        let domain = Process::start(command.arg("serve").arg(path).arg(DOMID.to_string()));
-        wait_until("the driver domain", || {
-            open("dom7.sock").is_some_and(|mut client| client.read("domid").is_ok())
-        });
-        Self { toolstack, _domain: domain, _xenstored: xenstored, directory }
+    fn start() -> Self {
+        let store = Xenstored::start();
+        let toolstack = store.toolstack();
+        Self { store, toolstack }
     }
 
     fn runs(&self) -> Vec<String> {
-        let runs = fs::read_to_string(self.directory.path().join("runs")).unwrap_or_default();
+        let runs = fs::read_to_string(self.store.path().join("runs")).unwrap_or_default();
         runs.lines().map(str::to_owned).collect()
     }
 
@@ -125,7 +82,7 @@ impl Site {
     /// What a run of the hook has noted, beside what it has from the daemon's environment.
     fn call(&self, pid: &str, daemon: &[String]) -> Call {
         let note = |kind: &str| {
-            process::words(&fs::read(self.directory.path().join(format!("{pid}.{kind}"))).unwrap())
+            process::words(&fs::read(self.store.path().join(format!("{pid}.{kind}"))).unwrap())
         };
         let mut added = note("environment");
         added.retain(|pair| !daemon.contains(pair));
@@ -133,14 +90,13 @@ impl Site {
     }
 }
 
-fn calls(daemon: &str, support: &Path, scripts: &Path) -> Vec<Call> {
-    let mut site = Site::start(support);
-    let directory = site.directory.path().to_owned();
+fn calls(daemon: &str, scripts: &Path) -> Vec<Call> {
+    let mut site = Site::start();
+    let directory = site.store.path().to_owned();
     let script = scripts.join("hook");
     let mut command = if daemon == "xl" {
-        let mut command = Command::new(support.join("xl-devd.sh"));
+        let mut command = site.store.program("xl-devd.sh");
         command.arg(&directory).arg(DOMID.to_string());
-        command.env("FAKEXEN_SO", support.join("fakexen.so"));
         command
     } else {
         let mut command = Devd::command();
@@ -164,17 +120,13 @@ fn calls(daemon: &str, support: &Path, scripts: &Path) -> Vec<Call> {
 #[test]
 #[ignore = "needs the real xenstored and xl: run .ci/test"]
 fn hooks_are_called_as_xl_devd_calls_them() {
-    let support = std::env::var_os("DEVD_TEST_SUPPORT").map(PathBuf::from).expect(
-        "DEVD_TEST_SUPPORT is to name the directory made by \
-         `make -C xs-client/tests/xenstored OUT=DIRECTORY`; .ci/test does both",
-    );
     let scripts = tempfile::tempdir().unwrap();
     let hook = scripts.path().join("hook");
     fs::write(&hook, HOOK).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
 
-    let theirs = calls("xl", &support, scripts.path());
-    let ours = calls("devd", &support, scripts.path());
+    let theirs = calls("xl", scripts.path());
+    let ours = calls("devd", scripts.path());
     assert_eq!(ours, theirs);
     // Two runs of each, and twice two of the one with an emulated interface.
     assert_eq!(theirs.len(), 10, "{theirs:?}");

@@ -10,6 +10,7 @@
 //! * [`process`]: processes as `/proc` shows them.
 //! * [`toolstack`]: what it writes.
 //! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
+//! * [`xenstored`]: the real one, for tests that are about it.
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test uses its part of it")]
 
 mod daemon;
@@ -21,6 +22,7 @@ pub mod process;
 pub mod stand_in;
 pub mod toolstack;
 mod world;
+pub mod xenstored;
 
 use std::thread;
 use std::time::{Duration, Instant};
