@@ -33,7 +33,11 @@ impl Dispatcher {
                 Sight::Ready { hotplug: HotplugStatus::Silent, .. },
             ) if unmarked => self.replace(index, sight, now),
             (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),
-            (Phase::Waiting, Sight::Closing) => self.see_to_close(index, now),
+            // netback itself gives up an interface without a script.
+            (Phase::Waiting, Sight::Closing) => match lacks {
+                Some(reason) if device.has_hook() => self.fail(index, reason, now),
+                _ => self.see_to_close(index, now),
+            },
             // Only the QEMU that has closed it will open it again.
             (Phase::Waiting, Sight::Reopening) => {
                 if server == Server::Qemu {

@@ -50,6 +50,8 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
         State::Closed if device.touched != Touched::No => Want::STATE | Want::ONLINE | hook,
         State::Closed => Want::STATE | Want::ONLINE,
         State::Closing if served_by_qemu => Want::STATE | Want::HOTPLUG,
+        // Its backend may have given it up for what its hook lacks.
+        State::Closing if matches!(device.phase, Phase::Waiting) => Want::STATE | hook,
         State::Closing if device.touched != Touched::No => Want::STATE | hook,
         State::Closing => Want::STATE,
         State::Unknown | State::Initialising => match device.phase {

@@ -139,6 +139,22 @@ fn a_missing_script_or_type_is_that_devices_error_until_it_is_put_right() {
 }
 
 #[test]
+fn an_interface_that_netback_gives_up_for_want_of_a_script_says_so() {
+    let mut world = World::calm();
+    world.hold_backends(1000);
+    let vif = world.create(&Spec { script: None, ..Spec::new(Kind::Vif, 1, 0, "") });
+    world.run(100);
+    world.store.set_state(vif, 5);
+    world.fire(format!("{vif}/state"));
+    world.run(100);
+    assert_eq!(world.failures_of(vif), [Reason::NoScript]);
+    world.delete(vif);
+    world.settle_well();
+    assert_eq!(world.known_devices(), 0);
+    assert_eq!(world.hooks_of(vif), [""; 0]);
+}
+
+#[test]
 fn no_more_hooks_run_than_are_allowed_and_none_is_forgotten() {
     let settings = Settings { max_hooks: 3, ..Settings::default() };
     let mut world = World::calm_with(settings);
