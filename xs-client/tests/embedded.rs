@@ -224,10 +224,14 @@ fn a_connection_can_be_cut_at_each_message_before_or_after_it_is_carried_out() {
             let store = Store::new();
             let report = store.inject(Fault::disconnect(moment).nth(n));
             let mut raw = Raw::new(&store, 0);
+            // In one write: a store that has closed already would refuse another.
+            let mut bytes = Vec::new();
             for i in 1..=4_u32 {
                 let path = format!("/n/{i}");
-                raw.send(Request::Write { path: path.as_bytes(), value: b"v" }, i);
+                let request = Request::Write { path: path.as_bytes(), value: b"v" };
+                request.encode(i, 0, &mut bytes).unwrap();
             }
+            assert_eq!(raw.stream.write(&bytes).unwrap(), bytes.len());
             let replies = std::iter::from_fn(|| raw.next()).count() as u64;
             let done = store.directory(b"/n").map_or(0, |names| names.len() as u64);
             let expected = match moment {
