@@ -12,7 +12,7 @@ xen_gz=${LAB_XEN:-$(newest /boot/xen-*-amd64.gz || true)}
 xen_bin=${LAB_XEN_BIN:-$(newest /usr/lib/xen-*/bin || true)}
 
 daemon=devd daemon_args= scripts=stub cycles=30 burst=10 restart=0 dump=0 limit=600 log=
-qdisk=0 p9=0 scenarios=
+qdisk=0 p9=0 scenarios= pile=0
 usage() {
     sed -n 's/^# \{0,1\}//; 2,3p' "$0"
     cat <<'U'
@@ -21,10 +21,11 @@ usage: run.sh [options]
                        devd: this project's, built here, static; xl: Xen's own
                        `xl devd -F`; PATH: a program that stays in the foreground
   --daemon-args ARGS   more arguments for it (xl: options before `devd`)
-  --scripts stub|real|fast                                                  (stub)
+  --scripts stub|real|fast|none                                             (stub)
                        hotplug scripts: the small ones of hotplug/, those of
                        /etc/xen/scripts (bash), or, for the attach/detach cycles
-                       only, hotplug/fast.c, which costs next to nothing
+                       only, hotplug/fast.c, which costs next to nothing; none: the
+                       driver domain has no scripts, and no tool that a script needs
   --cycles N           attach/detach cycles per kind, 0: none               (30)
   --burst N            devices at once in the burst part                    (10)
   --restart            also kill and restart the daemon with devices there
@@ -32,6 +33,8 @@ usage: run.sh [options]
   --p9                 a 9pfs share, served by a QEMU that the daemon starts
   --scenarios [LIST]   what goes wrong in real life; LIST: letters, as in a,b,e
                        (all of them); implies a QEMU in the image
+  --pile N             attach N devices of each kind, one behind the other, and keep
+                       them all: how long do the 1st, the 50th, the 200th take?
   --dump               print the xenstore trace, permissions, every cycle
   --limit S            give up after S seconds                              (600)
   --log FILE           keep the whole console there  (default: in the cache)
@@ -50,6 +53,7 @@ while [ $# -gt 0 ]; do
     --p9) p9=1 ;;
     --scenarios)
         case ${2:-} in ''|-*) scenarios=all ;; *) scenarios=$2; shift ;; esac ;;
+    --pile) pile=$2; shift ;;
     --dump) dump=1 ;;
     --limit) limit=$2; shift ;;
     --log) log=$2; shift ;;
@@ -129,10 +133,14 @@ scripts_into() { # ROOT
         cp -a /etc/xen/scripts/. "$1/etc/xen/scripts/"
         put "$1" /bin/bash /usr/bin/bash
         put "$1" "$(command -v flock)" /usr/bin/flock
-    else
+    elif [ "$scripts" != none ]; then
         install -m 755 "$here"/hotplug/{block,vif-bridge,vif-fail,vif-hang} "$1/etc/xen/scripts/"
     fi
-    if [ "$scripts" = fast ] || [ -n "$scenarios" ]; then
+    if [ "$scripts" = none ]; then
+        rmdir "$1/etc/xen/scripts"
+        touch "$1/lab/bare"
+    fi
+    if [ "$scripts" = fast ] || [ -n "$scenarios" ] || [ "$pile" != 0 ]; then
         cc -O2 -Wall -static -o "$work/fast" "$here/hotplug/fast.c" -lxenstore -lxentoolcore
         install -D -m 755 "$work/fast" "$1/lab/fast/vif-bridge"
         install -D -m 755 "$work/fast" "$1/lab/fast/block"
@@ -197,6 +205,7 @@ BURST=$burst
 SCRIPTS=$scripts
 RESTART=$restart
 DUMP=$dump
+PILE=$pile
 QDISK=$qdisk
 P9=$p9
 SCENARIOS=$scenarios

@@ -52,6 +52,11 @@ until_expect() {
     end=$(($(now_s) + $1)); shift
     until expect "$@"; do [ $(now_s) -lt $end ] || return 1; done
 }
+# expect_node PATH TEXT: the node appears, and TEXT is in it.
+expect_node() {
+    appears $1 || return 1
+    case $(xenstore-read $1) in *"$2"*) ;; *) return 1 ;; esac
+}
 # `xl ...-attach` refuses every device of a PV guest that has, or is to get, a qdisk, unless
 # it believes that a QEMU for the guest runs in dom0 (see the README).
 xl_hot() {
@@ -83,7 +88,9 @@ echo "LAB ok dom0.userspace $(uptime)"
 dom0_up() {
     for m in xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs loop; do modprobe $m || return 1; done
     mkdir -p /proc/xen && mount -t xenfs xenfs /proc/xen || return 1
-    xenstored --pid-file /run/xenstored.pid --internal-db || return 1
+    # A pile of devices is more than a domain is allowed.
+    more=; [ "$PILE" = 0 ] || more="--entry-nb 40000 --watch-nb 4000"
+    xenstored --pid-file /run/xenstored.pid --internal-db $more || return 1
     xen-init-dom0 || return 1
     mkdir -p /var/log/xen/console
     xenconsoled --pid-file=/run/xenconsoled.pid --log=guest --log-dir=/var/log/xen/console || return 1
@@ -110,6 +117,7 @@ check driver.ready is /local/domain/$DD/data/ready 1 90
 [ $failed = 0 ] || finish
 # Software emulation must run ordinary programs without fault, or nothing below means anything.
 check driver.sane expect $DD 'bad=0 ' sane $SANITY
+[ "$SCRIPTS" != none ] || check driver.bare expect $DD 'bare' is_bare
 [ "$CYCLES" -ge 0 ] || finish
 stats start
 
@@ -149,6 +157,14 @@ check guest.disk_file expect $G LAB-DISK-file-MAGIC disk_test xvda
 check guest.disk_dev expect $G LAB-DISK-dev-MAGIC disk_test xvdb
 check guest.disk_write expect $G WRITTEN-BY-GUEST disk_write xvda
 check driver.sees_write expect $DD WRITTEN-BY-GUEST "strings /disks/file.img"
+if [ "$SCRIPTS" = none ]; then
+    check vif.mtu is /local/domain/$G/device/vif/0/mtu 1500 1
+    # No two guests with one disk: dom0 plays the other guest.
+    labprobe add vbd $DD 0 900000 /disks/file.img
+    check vbd.refused expect_node $BE/vbd/0/900000/hotplug-error "guest $G has"
+    check vbd.refused_gone labprobe close vbd $DD 0 900000 8
+    check daemon.no_child expect $DD 'children_user_ticks=0 children_sys_ticks=0' daemon_stats
+fi
 stats after_boot
 [ "$DUMP" = 1 ] && xenstore-ls -f -p $BE | sed 's/^/XS /'
 
@@ -195,6 +211,28 @@ if [ "$CYCLES" -gt 0 ]; then
     cycles vbd vbd 100000 1 $disk
     cycles vif_burst vif 200 $BURST labbr0
     cycles vbd_burst vbd 200000 $BURST $disk
+fi
+
+# ---- a pile of devices: is the last one as quick as the first? ----
+pile() { # NAME KIND FIRST TARGET
+    t=$(uptime)
+    labprobe pile $2 $DD $G $3 $PILE $4 120 > /tmp/pile 2>&1; r=$?
+    sed -n 's/^PROBE [a-z]* pile \(.*\)/LAB info pile.'$1' \1/p' /tmp/pile
+    if [ $r = 0 ]; then echo "LAB ok pile.$1 $(secs $t)"
+    else failed=$((failed + 1)); echo "LAB FAIL pile.$1 $(secs $t) $(grep labprobe: /tmp/pile | head -n 3 | tr '\n' ' ')"; fi
+    stats after_pile_$1
+}
+if [ "$PILE" != 0 ]; then
+    ask $DD "pile_files 600000 $PILE" > /dev/null
+    [ "$SCRIPTS" != real ] || {
+        # Scripts would take hours for them all: of a pile under scripts only the devices that
+        # are measured have the real ones.
+        export LABPROBE_MTU=1 LABPROBE_FILL=/lab/fast/costs-nothing
+    }
+    pile vif vif 600 labbr0
+    pile vbd_dev vbd 500000 /dev/loop6
+    pile vbd_file vbd 600000 /disks/pile-%d.img
+    unset LABPROBE_FILL
 fi
 
 # ---- a daemon that dies and is started again: does it take over what is there? ----

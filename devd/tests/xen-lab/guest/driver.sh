@@ -19,6 +19,28 @@ for d in file dev hot q1 q2; do
 done
 losetup /dev/loop7 /disks/dev.img
 
+# With --scripts none the tools go that scripts and their likes are made of; the lab's own
+# commands have them still.
+if [ -e /lab/bare ]; then
+    for f in bash ip losetup brctl ifconfig route iptables nft; do rm -f /usr/bin/$f /usr/sbin/$f; done
+    ip() { busybox ip "$@"; }
+    losetup() { busybox losetup "$@"; }
+    brctl() { busybox brctl "$@"; }
+fi
+is_bare() {
+    for f in bash ip losetup brctl ifconfig route iptables nft; do
+        for d in /usr/bin /usr/sbin; do [ ! -e $d/$f ] || echo $d/$f; done
+    done
+    [ ! -e /etc/xen/scripts ] || echo /etc/xen/scripts
+    echo bare
+}
+# Files for `labprobe pile`.
+pile_files() { # FIRST COUNT
+    for i in $(seq $1 $(($1 + $2 - 1))); do truncate -s 1M /disks/pile-$i.img; done
+    [ -e /sys/block/loop6/loop ] || losetup /dev/loop6 /disks/hot.img
+    echo made
+}
+
 start_daemon() {
     cd /
     setsid /lab/start-daemon < /dev/null >> /var/log/daemon.log 2>&1 &
