@@ -33,6 +33,8 @@ usage: devd [options]
       --hooks WHICH      auto: the hotplug script if one of the name is installed, else the
                          built-in hook; builtin: the other way round; script: scripts
                          only (auto)
+      --antispoof        the built-in vif-bridge lets a guest send as the addresses in its
+                         ip= only
       --script-dir DIR   where hotplug scripts are looked up; may be repeated
                          (/etc/xen/scripts)
       --qemu PATH        the QEMU for qdisk and 9pfs
@@ -70,6 +72,7 @@ pub(crate) struct Options {
     pub(crate) log_level: LevelFilter,
     pub(crate) xenstore: Option<PathBuf>,
     pub(crate) hooks: Preference,
+    pub(crate) antispoof: bool,
     pub(crate) script_dirs: Vec<PathBuf>,
     pub(crate) qemu: Qemu,
     pub(crate) init_timeout: Duration,
@@ -101,6 +104,7 @@ impl Default for Options {
             log_level: LevelFilter::Info,
             xenstore: None,
             hooks: Preference::Auto,
+            antispoof: false,
             script_dirs: Vec::new(),
             qemu: Qemu::Usual,
             init_timeout: Duration::from_secs(10),
@@ -161,6 +165,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
             Long("log-level") => options.log_level = log_level(parser.value()?)?,
             Long("xenstore") => options.xenstore = Some(parser.value()?.into()),
             Long("hooks") => options.hooks = preference(parser.value()?)?,
+            Long("antispoof") => options.antispoof = true,
             Long("script-dir") => options.script_dirs.push(parser.value()?.into()),
             Long("qemu") if options.qemu == Qemu::None => return Err(UsageError::QemuTwice),
             Long("qemu") => options.qemu = Qemu::Path(parser.value()?.into()),
@@ -283,7 +288,7 @@ mod tests {
     #[test]
     fn all_options_at_once() {
         let options = options(
-            "devd -F -p /run/d.pid --log /l --log-level debug --xenstore /s --script-dir /a --hooks builtin \
+            "devd -F -p /run/d.pid --log /l --log-level debug --xenstore /s --script-dir /a --hooks builtin --antispoof \
              --script-dir=/b --qemu /q --init-timeout 3 --hook-timeout 4 --max-hooks 5 \
              --linger 6 --dry-run --once --notify-fd 7",
         );
@@ -294,6 +299,7 @@ mod tests {
             log_level: LevelFilter::Debug,
             xenstore: Some("/s".into()),
             hooks: Preference::Builtin,
+            antispoof: true,
             script_dirs: vec!["/a".into(), "/b".into()],
             qemu: Qemu::Path("/q".into()),
             init_timeout: Duration::from_secs(3),

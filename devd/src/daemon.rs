@@ -137,7 +137,7 @@ impl<'a> Daemon<'a> {
         let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
         let log_dir = log_dir.unwrap_or_else(|| PathBuf::from("/var/log/xen"));
         let chooser = Chooser::new(options.hooks, options.script_dirs.clone(), xenstore.clone());
-        let hooks = Hooks::new(chooser, &poller)?;
+        let hooks = Hooks::new(chooser, options.antispoof, &poller)?;
         let mut daemon = Self {
             options,
             clock: Clock::start(),

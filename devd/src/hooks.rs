@@ -43,8 +43,8 @@ pub(crate) struct Hooks {
 }
 
 impl Hooks {
-    pub(crate) fn new(chooser: Chooser, poller: &Poller) -> io::Result<Self> {
-        let builtins = Builtins::new()?;
+    pub(crate) fn new(chooser: Chooser, antispoof: bool, poller: &Poller) -> io::Result<Self> {
+        let builtins = Builtins::new(antispoof)?;
         poller.add(builtins.as_fd(), Source::Builtins)?;
         Ok(Self { chooser, running: HashMap::new(), builtins })
     }

@@ -226,3 +226,120 @@ fn a_routed_interface_says_what_it_lacks() {
         world.wait_gone(&device);
     }
 }
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn a_guest_sends_as_its_own_addresses_only_if_that_is_asked_for() {
+    let (world, device) = bridged();
+    // The guest is the other end of the pair, in a namespace of its own; so is the other guest.
+    ip("address add 10.1.0.1/16 dev xenbr0");
+    ip("address add fd00::1/64 dev xenbr0 nodad");
+    let name = format!("devd-test-{}", std::process::id());
+    let guest = Namespace::new(&name, "guest");
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--hooks", "builtin", "--antispoof"]);
+    let device = device.with("ip", "10.1.2.3 10.1.4.0/24 fd00::7");
+    world.attach(&device);
+    world.wait_connected(&device);
+    let rules = network::nft("list table bridge devd");
+    for line in [
+        "type filter hook prerouting priority filter; policy accept;",
+        "iifname vmap @vifs",
+        "elements = { \"vif3.0\" : goto vif3.0 }",
+        "chain vif3.0",
+        "ip saddr 10.1.2.3 accept",
+        "arp saddr ip 10.1.4.0/24 accept",
+        "udp sport 68 udp dport 67 accept",
+    ] {
+        assert!(rules.contains(line), "{line}: {rules}");
+    }
+    for address in ["10.1.2.3", "10.1.4.9", "fd00::7"] {
+        assert!(guest.reaches_as(address), "{address}: {rules}");
+    }
+    for address in ["10.1.2.4", "fd00::8"] {
+        assert!(!guest.reaches_as(address), "{address}: {rules}");
+    }
+
+    // Found again by the interface's name.
+    devd.kill();
+    let _devd = world.devd(&["--hooks", "builtin", "--antispoof"]);
+    world.detach(&device);
+    world.wait_gone(&device);
+    let rules = network::nft("list table bridge devd");
+    assert!(!rules.contains("vif3.0"), "{rules}");
+}
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn many_ports_have_their_rules_side_by_side() {
+    let (world, first) = bridged();
+    network::vif("vif4.0", "guest4");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&["--hooks", "builtin", "--antispoof"]);
+    let first = first.with("ip", "10.1.2.3");
+    let second = Device::vif(4, 0).with("ip", "10.1.2.4");
+    let free = Device { devid: 1, ..Device::vif(4, 1) };
+    network::vif("vif4.1", "guest41");
+    for device in [&first, &second, &free] {
+        world.attach(device);
+        world.wait_connected(device);
+    }
+    let rules = network::nft("list table bridge devd");
+    assert!(rules.contains("chain vif3.0") && rules.contains("chain vif4.0"), "{rules}");
+    assert_eq!(rules.matches("vmap @vifs").count(), 1, "{rules}");
+    assert!(!rules.contains("vif4.1"), "no ip, no limit: {rules}");
+    world.detach(&first);
+    world.wait_gone(&first);
+    let rules = network::nft("list table bridge devd");
+    assert!(!rules.contains("vif3.0") && rules.contains("chain vif4.0"), "{rules}");
+    // What cannot be set up leaves no rules.
+    ip("link add vif5.0 type bridge");
+    let broken = Device::vif(5, 0).with("ip", "10.1.2.5");
+    world.attach(&broken);
+    world.wait_refused(&broken);
+    assert!(!network::nft("list table bridge devd").contains("vif5.0"));
+}
+
+/// A network namespace that has the guest's end of a pair.
+struct Namespace<'a> {
+    name: &'a str,
+    interface: &'a str,
+}
+
+impl<'a> Namespace<'a> {
+    fn new(name: &'a str, interface: &'a str) -> Self {
+        ip(&format!("netns add {name}"));
+        ip(&format!("link set {interface} netns {name}"));
+        ip(&format!("-n {name} link set {interface} up"));
+        Self { name, interface }
+    }
+
+    /// Does the bridge answer whoever says that it has this address?
+    fn reaches_as(&self, address: &str) -> bool {
+        let (version, prefix, bridge, nodad) = if address.contains(':') {
+            ("-6", 64, "fd00::1", " nodad")
+        } else {
+            ("-4", 16, "10.1.0.1", "")
+        };
+        let Self { name, interface } = self;
+        ip(&format!("-n {name} address flush dev {interface} scope global"));
+        ip(&format!("-n {name} address add {address}/{prefix} dev {interface}{nodad}"));
+        ip("neigh flush dev xenbr0");
+        let ping = format!("netns exec {name} ping {version} -c 1 -W 1 -i 0.2 {bridge}");
+        // The port of a bridge that has just come up may take its time.
+        (0..3).any(|_| {
+            std::process::Command::new("ip")
+                .args(ping.split(' '))
+                .output()
+                .unwrap()
+                .status
+                .success()
+        })
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "delete", self.name]).output();
+    }
+}

@@ -11,6 +11,7 @@ mod block;
 mod claims;
 mod device_number;
 mod failure;
+mod firewall;
 mod link;
 mod local_use;
 mod loop_device;
@@ -93,8 +94,8 @@ impl Job {
 /// What an add hook has put in place, and how it is known again.
 #[derive(Debug)]
 enum Made {
-    /// A port of a bridge.
-    Port(Interface),
+    /// A port of a bridge; what it sends may be limited.
+    Port { interface: Interface, limited: bool },
     /// An interface with an address and routes.
     Routed(vif_route::Routed),
     /// A disk, and what is claimed for it.
@@ -106,7 +107,7 @@ enum Made {
 impl Made {
     fn take_away(self) -> Result<Success, Failure> {
         match self {
-            Self::Port(interface) => vif_bridge::detach(&interface),
+            Self::Port { interface, limited } => vif_bridge::detach(&interface, limited),
             Self::Routed(routed) => routed.detach(),
             Self::Disk(disk) => Ok(disk.detach()),
             Self::FoundDisk(found) => found.detach(),
@@ -147,6 +148,8 @@ struct Running {
 /// All runs, and what they have put in place.
 #[derive(Debug)]
 pub(crate) struct Builtins {
+    /// Are guests to send as the addresses in `ip` only (`--antispoof`)?
+    antispoof: bool,
     threads: Threads,
     running: HashMap<RunId, Running>,
     /// What is in place; the second pass of a network interface's hook has its own.
@@ -162,8 +165,9 @@ pub(crate) struct Builtins {
 }
 
 impl Builtins {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    pub(crate) fn new(antispoof: bool) -> std::io::Result<Self> {
         Ok(Self {
+            antispoof,
             threads: Threads::new()?,
             running: HashMap::new(),
             made: HashMap::new(),
@@ -199,10 +203,10 @@ impl Builtins {
             self.read_disks(client)?;
         }
         let job = match verb {
-            Verb::Add => request::attach(builtin, hook, client, &self.claims)?,
+            Verb::Add => request::attach(builtin, hook, client, &self.claims, self.antispoof)?,
             Verb::Remove => match self.made.remove(&(key, tap)) {
                 Some(made) => Ok(Job::Detach(made)),
-                None => request::detach(builtin, hook, client)?,
+                None => request::detach(builtin, hook, client, self.antispoof)?,
             },
         };
         let started = job.and_then(|job| self.threads.start(key, job));

@@ -23,41 +23,51 @@ const NLM_F_DUMP: u16 = 0x300;
 pub(crate) const NLM_F_REPLACE: u16 = 0x100;
 /// The thing is made if it is not there.
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
+/// It goes behind those that are there.
+pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// A request, or several that are to be carried out together.
 #[derive(Debug, Default)]
-pub(crate) struct Message(Vec<u8>);
+pub(crate) struct Message {
+    bytes: Vec<u8>,
+    /// Where each of the requests begins.
+    starts: Vec<usize>,
+}
 
 impl Message {
     /// A request of this kind, with the header that its family wants.
     pub(crate) fn new(kind: u16, flags: u16, header: &[u8]) -> Self {
-        let mut message = Self(Vec::with_capacity(128));
+        let mut message = Self { bytes: Vec::with_capacity(128), starts: Vec::with_capacity(1) };
         message.begin(kind, flags, header);
         message
     }
 
     /// Ends the request before and begins another one.
-    pub(crate) fn begin(&mut self, kind: u16, flags: u16, header: &[u8]) -> usize {
-        let at = self.0.len();
-        self.0.extend([0; 4]); // The length: when it is known.
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        self.0.extend([0; 8]); // The number, and who sends it.
-        self.0.extend(header);
+    pub(crate) fn begin(&mut self, kind: u16, flags: u16, header: &[u8]) {
+        self.starts.push(self.bytes.len());
+        self.bytes.extend([0; 4]); // The length: when it is known.
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+        self.bytes.extend([0; 8]); // The number, and who sends it.
+        self.bytes.extend(header);
         self.pad();
-        at
+    }
+
+    /// The request that was begun last is to be acknowledged.
+    pub(crate) fn acknowledge(&mut self) {
+        self.set_flags(NLM_F_ACK);
     }
 
     /// Adds an attribute.
     pub(crate) fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         let len = 4 + value.len();
         // Values are names and addresses: never near 64 KiB.
-        self.0.extend(u16::try_from(len).unwrap_or(u16::MAX).to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value);
+        self.bytes.extend(u16::try_from(len).unwrap_or(u16::MAX).to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(value);
         self.pad();
         self
     }
@@ -72,34 +82,46 @@ impl Message {
         self.put(kind, &value.to_ne_bytes())
     }
 
+    /// The same in big-endian order.
+    pub(crate) fn put_be(&mut self, kind: u16, value: u32) -> &mut Self {
+        self.put(kind, &value.to_be_bytes())
+    }
+
     /// Adds an attribute that holds others.
     pub(crate) fn nest(&mut self, kind: u16, inner: impl FnOnce(&mut Self)) -> &mut Self {
-        let at = self.0.len();
+        let at = self.bytes.len();
         self.put(kind | NLA_F_NESTED, &[]);
         inner(self);
-        let len = u16::try_from(self.0.len() - at).unwrap_or(u16::MAX);
-        self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+        let len = u16::try_from(self.bytes.len() - at).unwrap_or(u16::MAX);
+        self.bytes[at..at + 2].copy_from_slice(&len.to_ne_bytes());
         self
     }
 
     fn pad(&mut self) {
-        self.0.resize(self.0.len().next_multiple_of(ALIGN), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
     }
 
-    /// Fills in the lengths and the numbers of all requests; returns how many there are.
-    fn finish(&mut self, starts: &[usize], first: u32) {
-        for (count, at) in starts.iter().enumerate() {
-            let end = starts.get(count + 1).copied().unwrap_or(self.0.len());
+    /// Fills in the lengths of all requests, and their number, which is the same.
+    fn finish(&mut self, number: u32) {
+        for (count, at) in self.starts.iter().enumerate() {
+            let end = self.starts.get(count + 1).copied().unwrap_or(self.bytes.len());
             let len = u32::try_from(end - at).unwrap_or(u32::MAX);
-            self.0[*at..at + 4].copy_from_slice(&len.to_ne_bytes());
-            let number = first.wrapping_add(u32::try_from(count).unwrap_or(0));
-            self.0[at + 8..at + 12].copy_from_slice(&number.to_ne_bytes());
+            self.bytes[*at..at + 4].copy_from_slice(&len.to_ne_bytes());
+            self.bytes[at + 8..at + 12].copy_from_slice(&number.to_ne_bytes());
         }
     }
 
+    /// Adds to the flags of the request that was begun last.
     fn set_flags(&mut self, flags: u16) {
-        let old = u16::from_ne_bytes([self.0[6], self.0[7]]);
-        self.0[6..8].copy_from_slice(&(old | flags).to_ne_bytes());
+        let at = self.starts.last().map_or(0, |start| start + 6);
+        let old = u16_at(&self.bytes, at).unwrap_or(0);
+        self.bytes[at..at + 2].copy_from_slice(&(old | flags).to_ne_bytes());
+    }
+
+    /// How many acknowledgements are asked for.
+    fn acknowledgements(&self) -> usize {
+        let flags = |at: &&usize| u16_at(&self.bytes, **at + 6).unwrap_or(0);
+        self.starts.iter().filter(|at| flags(at) & NLM_F_ACK != 0).count()
     }
 }
 
@@ -123,34 +145,49 @@ impl Netlink {
     /// Has a request carried out.
     pub(crate) fn change(&mut self, mut message: Message) -> io::Result<()> {
         message.set_flags(NLM_F_ACK);
-        self.exchange(message, |_, _| ())
+        self.exchange(message, |_| ())
+    }
+
+    /// Has requests carried out that belong together: all of them, or none.
+    pub(crate) fn change_all(&mut self, message: Message) -> io::Result<()> {
+        let acknowledgements = message.acknowledgements();
+        self.send(message)?;
+        for _ in 0..acknowledgements {
+            self.hear(|_| ())?;
+        }
+        Ok(())
     }
 
     /// Asks for one thing; `found` is given what the answer has behind the header.
     pub(crate) fn get(&mut self, mut message: Message, found: impl FnMut(&[u8])) -> io::Result<()> {
-        let mut found = found;
         message.set_flags(NLM_F_ACK);
-        self.exchange(message, |_, body| found(body))
+        self.exchange(message, found)
     }
 
     /// Asks for a list; `found` is given each of its entries.
     pub(crate) fn list(
         &mut self,
         mut message: Message,
-        mut found: impl FnMut(&[u8]),
+        found: impl FnMut(&[u8]),
     ) -> io::Result<()> {
         message.set_flags(NLM_F_DUMP);
-        self.exchange(message, |_, body| found(body))
+        self.exchange(message, found)
     }
 
-    fn exchange(
-        &mut self,
-        mut message: Message,
-        mut found: impl FnMut(u16, &[u8]),
-    ) -> io::Result<()> {
+    fn exchange(&mut self, message: Message, found: impl FnMut(&[u8])) -> io::Result<()> {
+        self.send(message)?;
+        self.hear(found)
+    }
+
+    fn send(&mut self, mut message: Message) -> io::Result<()> {
         self.number = self.number.wrapping_add(1);
-        message.finish(&[0], self.number);
-        self.socket.write_all(&message.0)?;
+        message.finish(self.number);
+        // One write is one message, however long: the kernel takes it whole or not at all.
+        self.socket.write_all(&message.bytes)
+    }
+
+    /// Hears answers until the next acknowledgement, or the end of a list.
+    fn hear(&mut self, mut found: impl FnMut(&[u8])) -> io::Result<()> {
         loop {
             let len = self.receive()?;
             for (kind, number, body) in messages(&self.buffer[..len]) {
@@ -160,7 +197,7 @@ impl Netlink {
                 match kind {
                     NLMSG_ERROR => return acknowledged(body),
                     NLMSG_DONE => return Ok(()),
-                    kind => found(kind, body),
+                    _ => found(body),
                 }
             }
         }
@@ -228,16 +265,16 @@ mod tests {
             message.put(1, b"x");
         });
         message.set_flags(NLM_F_ACK);
-        message.finish(&[0], 7);
-        let (kind, number, body) = messages(&message.0).next().unwrap();
+        message.finish(7);
+        let (kind, number, body) = messages(&message.bytes).next().unwrap();
         assert_eq!((kind, number), (19, 7));
-        assert_eq!(u16_at(&message.0, 6), Some(NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK));
+        assert_eq!(u16_at(&message.bytes, 6), Some(NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK));
         assert_eq!(body[..4], [1, 2, 3, 4]);
         let found: Vec<_> = attributes(&body[4..]).collect();
         assert_eq!(found[0], (3, &b"br0\0"[..]));
         assert_eq!(found[1].0, 18);
         assert_eq!(attributes(found[1].1).next(), Some((1, &b"x"[..])));
-        assert_eq!(message.0.len() % ALIGN, 0);
+        assert_eq!(message.bytes.len() % ALIGN, 0);
     }
 
     #[test]

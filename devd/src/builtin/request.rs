@@ -24,12 +24,16 @@ pub(super) fn attach(
     hook: &Hook<'_>,
     client: &mut Client,
     claims: &Claims,
+    antispoof: bool,
 ) -> Result<Result<Job, Failure>, Error> {
     Ok(match builtin {
         Builtin::VifBridge => {
-            let [vifname, bridge, mtu] = read(client, hook.key, ["vifname", "bridge", "mtu"])?;
-            Interface::new(hook.key, hook.tap, &vifname).map(|interface| {
-                Job::Bridge(vif_bridge::Attach { interface, bridge, mtu: number(&mtu) })
+            let nodes = ["vifname", "bridge", "mtu", "ip"];
+            let [vifname, bridge, mtu, ip] = read(client, hook.key, nodes)?;
+            let mtu = number(&mtu);
+            Interface::new(hook.key, hook.tap, &vifname).and_then(|interface| {
+                let allowed = if antispoof { vif_route::networks(&ip)? } else { Vec::new() };
+                Ok(Job::Bridge(vif_bridge::Attach { interface, bridge, mtu, allowed }))
             })
         }
         Builtin::VifRoute => {
@@ -67,13 +71,14 @@ pub(super) fn detach(
     builtin: Builtin,
     hook: &Hook<'_>,
     client: &mut Client,
+    limited: bool,
 ) -> Result<Result<Job, Failure>, Error> {
     Ok(match builtin {
         // Without the interface nothing is left of a bridge's port, nor of addresses and routes.
         Builtin::VifBridge | Builtin::VifRoute => {
             let [vifname] = read(client, hook.key, ["vifname"])?;
             match Interface::new(hook.key, hook.tap, &vifname) {
-                Ok(interface) => Ok(Job::Detach(Made::Port(interface))),
+                Ok(interface) => Ok(Job::Detach(Made::Port { interface, limited })),
                 Err(_) => Ok(Job::Nothing("it has never had that name")),
             }
         }

@@ -2,8 +2,9 @@
 
 use super::failure::{Failure, Step};
 use super::link::{Link, Links};
+use super::route::Network;
 use super::vif::{self, Interface};
-use super::{Made, Success};
+use super::{Made, Success, firewall};
 
 /// The numerically largest address that is none of a group: a bridge takes the smallest of its
 /// ports' for itself, and must not change it with every guest.
@@ -17,6 +18,8 @@ pub(crate) struct Attach {
     pub(crate) bridge: Vec<u8>,
     /// The value of `mtu`, if that is a number.
     pub(crate) mtu: Option<u32>,
+    /// The addresses that the guest may send as; none: all.
+    pub(crate) allowed: Vec<Network>,
 }
 
 impl Attach {
@@ -30,6 +33,9 @@ impl Attach {
         match self.set_up(&mut links, &bridge, &before) {
             Ok(success) => Ok(success),
             Err(failure) => {
+                if !self.allowed.is_empty() {
+                    let _ = firewall::unprotect(&interface.name);
+                }
                 interface.restore(&mut links, &before);
                 Err(failure)
             }
@@ -55,6 +61,10 @@ impl Attach {
         } else {
             success.mtu = Some(mtu);
         }
+        let limited = !self.allowed.is_empty();
+        if limited {
+            firewall::protect(name, &self.allowed)?;
+        }
         if before.master != bridge.index {
             links
                 .set_master(index, bridge.index)
@@ -62,7 +72,7 @@ impl Attach {
         }
         links.set_up(index, true).step(|| format!("take {name} up"))?;
         success.done = format!("{name} is in bridge {}", bridge.name);
-        success.made = Some(Made::Port(self.interface.clone()));
+        success.made = Some(Made::Port { interface: self.interface.clone(), limited });
         Ok(success)
     }
 }
@@ -96,11 +106,17 @@ fn find_bridge(links: &mut Links, wanted: &[u8]) -> Result<Link, Failure> {
 }
 
 /// Takes the interface out of its bridge again, or from its addresses, if it still is there.
-pub(crate) fn detach(interface: &Interface) -> Result<Success, Failure> {
+pub(crate) fn detach(interface: &Interface, limited: bool) -> Result<Success, Failure> {
+    let freed = if limited { firewall::unprotect(&interface.name) } else { Ok(()) };
+    release(interface)?;
+    freed.map(|()| Success::default())
+}
+
+fn release(interface: &Interface) -> Result<(), Failure> {
     let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
     let Some(link) = interface.find(&mut links)? else {
         // netback has taken it away: the usual case.
-        return Ok(Success::default());
+        return Ok(());
     };
     let (name, index) = (&link.name, link.index);
     let down = links.set_up(index, false).step(|| format!("take {name} down"));
@@ -108,5 +124,5 @@ pub(crate) fn detach(interface: &Interface) -> Result<Success, Failure> {
     if link.master != 0 {
         links.set_master(index, 0).step(|| format!("take {name} out of its bridge"))?;
     }
-    down.map(|()| Success::default())
+    down
 }

@@ -139,6 +139,7 @@ scripts_into() { # ROOT
     if [ "$scripts" = none ]; then
         rmdir "$1/etc/xen/scripts"
         touch "$1/lab/bare"
+        return
     fi
     if [ "$scripts" = fast ] || [ -n "$scenarios" ] || [ "$pile" != 0 ]; then
         cc -O2 -Wall -static -o "$work/fast" "$here/hotplug/fast.c" -lxenstore -lxentoolcore
