@@ -37,10 +37,9 @@ pub enum Action {
     /// Write `state` 1 for a device whose QEMU ended before it was connected, and empty its
     /// `hotplug-status`, if its `state` still is 2: the next QEMU takes it up.
     Rewind(DeviceKey),
-    /// Remove the backend directory, if its `state` still is 6, then call
-    /// [`handle_removal`](crate::Dispatcher::handle_removal). If that comes so late that
-    /// another device may have come and closed again, not if that one is wanted (`online` is 1
-    /// and its frontend's directory exists).
+    /// Remove the backend directory, unless another device is there by now (`online` is 1, and
+    /// `state` is not 6 or the frontend's directory exists), then call
+    /// [`handle_removal`](crate::Dispatcher::handle_removal).
     Remove(DeviceKey),
     /// The last device of this guest is gone: remove what else is there for it.
     ForgetGuest(Domid),

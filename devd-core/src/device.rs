@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::timer::Slot;
-use crate::{DeviceKey, HotplugStatus, Observation, Reason, Server, Time};
+use crate::{DeviceKey, HotplugStatus, Observation, Reason, Server, State, Time, Want};
 
 /// How far a hook is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) enum Look {
     Asked,
     /// It has begun: it may have missed what happens now.
     Begun,
-    /// It has begun, and something has happened since.
+    /// It has begun, and something has happened since: it does not go on.
     Stale,
     /// It is under way, and what it finds may be of a time, or of a device, that is past: it
     /// does not count, and another will be asked for.
@@ -74,7 +74,15 @@ pub(crate) struct Device {
     pub(crate) key: DeviceKey,
     pub(crate) phase: Phase,
     pub(crate) look: Look,
+    /// What this look has found so far.
+    pub(crate) found: Want,
+    /// What `state` was when that was last looked up.
+    pub(crate) state: Option<State>,
+    /// The same of `online`.
+    pub(crate) online: bool,
     pub(crate) touched: Touched,
+    /// It was there before it was heard of: an earlier daemon may have served it.
+    pub(crate) listed: bool,
     /// The second pass of a hook, for the emulated interface, is (to be) run.
     pub(crate) tap: bool,
     /// The hook was told to end because it took too long.
@@ -116,6 +124,13 @@ pub(crate) struct HookFacts {
     pub(crate) gatewaydev: Vec<u8>,
 }
 
+/// Was `script` missing when `state` was not looked at? It may have gone with the whole
+/// directory.
+pub(crate) fn is_hollow(seen: &Observation<'_>) -> bool {
+    let alone = seen.want.contains(Want::HOOK) && !seen.want.contains(Want::STATE);
+    alone && seen.script.is_none()
+}
+
 impl HookFacts {
     pub(crate) fn of(seen: &Observation<'_>) -> Self {
         Self {
@@ -133,7 +148,11 @@ impl Device {
             key,
             phase: Phase::Waiting,
             look: Look::Idle,
+            found: Want::NONE,
+            state: None,
+            online: false,
             touched: Touched::Unknown,
+            listed: false,
             tap: false,
             overdue: false,
             hurried: false,
@@ -173,12 +192,33 @@ impl Device {
         self.failures > 0 && self.touched == Touched::Yes && hotplug == HotplugStatus::Silent
     }
 
+    /// Takes note of what a look has found.
+    pub(crate) fn note(&mut self, seen: &Observation<'_>) {
+        self.found = self.found | seen.want;
+        if seen.want.contains(Want::STATE) {
+            self.state = seen.state;
+            if seen.state.is_none() {
+                return; // What was there is what the removal hook is for.
+            }
+        }
+        if seen.want.contains(Want::ONLINE) {
+            self.online = seen.online;
+        }
+        if seen.want.contains(Want::HOTPLUG) {
+            self.hotplug = seen.hotplug;
+        }
+        let facts = seen.want.contains(Want::HOOK) && self.state.is_some();
+        if facts && !is_hollow(seen) && self.may_learn() {
+            self.hook = Some(HookFacts::of(seen));
+        }
+    }
+
     /// May what its hook needs have changed, to be taken notice of?
-    pub(crate) fn may_learn(&self, seen: &Observation<'_>) -> bool {
+    fn may_learn(&self) -> bool {
         match self.phase {
             _ if self.hook.is_none() => true,
             Phase::Waiting | Phase::Attaching(Run::Queued) | Phase::Failed(_) => {
-                !self.is_unmarked(seen.hotplug)
+                !self.is_unmarked(self.hotplug)
             }
             Phase::Attaching(Run::Running | Run::Stopping | Run::Ended)
             | Phase::Starting
@@ -186,6 +226,24 @@ impl Device {
             | Phase::Detaching(_)
             | Phase::Lingering
             | Phase::Removing => false,
+        }
+    }
+
+    /// Does it matter now that `online` has changed? That tells only whether what is closed is
+    /// to open again.
+    pub(crate) fn minds_online(&self) -> bool {
+        match self.phase {
+            Phase::Detaching(_) | Phase::Lingering | Phase::Removing => false,
+            Phase::Waiting
+            | Phase::Attaching(_)
+            | Phase::Starting
+            | Phase::Attached
+            | Phase::Failed(_) => match self.state {
+                Some(State::Closed) => true,
+                // A look that finds it closed has looked at `online` as well.
+                Some(State::Closing) => self.look == Look::Begun,
+                _ => false,
+            },
         }
     }
 
@@ -245,7 +303,10 @@ impl Device {
     /// Begins a new life under the same key.
     pub(crate) fn renew(&mut self) {
         self.phase = Phase::Waiting;
+        self.found = Want::NONE;
+        self.state = None;
         self.touched = Touched::No;
+        self.listed = false;
         self.tap = false;
         self.overdue = false;
         self.hurried = false;

@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use crate::device::{HookFacts, Look, Touched};
+use crate::device::{Look, Touched, is_hollow};
 use crate::sight::{needed, sight};
 use crate::timer::{Owner, Timers};
 use crate::{
@@ -105,17 +105,26 @@ impl Dispatcher {
     /// Something has happened at this path. Paths that do not matter cost a parse.
     pub fn handle_event(&mut self, path: BackendPath<'_>) {
         match path {
-            BackendPath::Device(key, leaf) => match leaf {
-                Leaf::Directory | Leaf::State | Leaf::Online => self.look_at(key),
-                Leaf::Script | Leaf::Type => {
-                    if let Some(index) = self.registry.find(key)
-                        && self.registry.device(index).minds_its_facts()
-                    {
-                        self.look(index);
-                    }
+            // Without it there is no device.
+            BackendPath::Device(key, Leaf::State) => {
+                let index = self.registry.insert(key);
+                self.look(index);
+            }
+            BackendPath::Device(_, Leaf::Other(_)) => {}
+            BackendPath::Device(key, leaf) => {
+                let Some(index) = self.registry.find(key) else { return };
+                let device = self.registry.device(index);
+                let matters = match leaf {
+                    // It goes, and this is how; what comes in its place has a `state`.
+                    Leaf::Directory => device.phase != Phase::Removing,
+                    Leaf::Online => device.minds_online(),
+                    Leaf::Script | Leaf::Type => device.minds_its_facts(),
+                    Leaf::State | Leaf::Other(_) => false,
+                };
+                if matters {
+                    self.look(index);
                 }
-                Leaf::Other(_) => {}
-            },
+            }
             // All below may have gone with it, and only this event says so.
             BackendPath::Guest(kind, domid) => {
                 let guest = self.registry.find_guest(domid);
@@ -137,6 +146,8 @@ impl Dispatcher {
     /// A device may be there: it is in a listing of the store.
     pub fn look_at(&mut self, key: DeviceKey) {
         let index = self.registry.insert(key);
+        let device = self.registry.device_mut(index);
+        device.listed |= device.touched == Touched::Unknown && device.look == Look::Idle;
         self.look(index);
     }
 
@@ -174,19 +185,27 @@ impl Dispatcher {
         if look == Look::Void {
             return self.look(index);
         }
-        if seen.want.contains(Want::HOOK) && seen.state.is_some() && device.may_learn(seen) {
-            device.hook = Some(HookFacts::of(seen));
+        device.note(seen);
+        // Something has happened since: there will be another look.
+        let stale = look == Look::Stale;
+        let sight = sight(device, seen);
+        if stale && (sight.is_err() || !device.found.contains(Want::STATE)) {
+            return self.look(index);
         }
-        if seen.want.contains(Want::HOTPLUG) {
-            device.hotplug = seen.hotplug;
+        if is_hollow(seen) {
+            // All of it once more, at one time.
+            device.found = Want::NONE;
+            let want = needed(device, device.state);
+            return self.go_on_looking(index, want);
         }
-        match sight(device, seen) {
+        match sight {
             Ok(sight) => self.seen(index, sight, now),
-            Err(want) => return self.ask(index, want),
+            Err(want) => self.go_on_looking(index, want),
         }
-        // What was seen was true before the last event; that event comes after it.
-        if look == Look::Stale {
-            self.look_at(key);
+        if stale {
+            // That the device was gone may be what is out of date.
+            let index = self.registry.insert(key);
+            self.look(index);
         }
     }
 
@@ -397,17 +416,30 @@ impl Dispatcher {
             // That must end first, whatever the store says now.
             Look::Idle | Look::Refused if device.is_going() => device.look = Look::Deferred,
             Look::Idle | Look::Refused => {
+                device.found = Want::NONE;
                 let want = needed(device, None);
-                self.ask(index, want);
+                self.observe(index, Look::Asked, want);
             }
             Look::Begun => device.look = Look::Stale,
             Look::Asked | Look::Stale | Look::Void | Look::Deferred => {}
         }
     }
 
-    fn ask(&mut self, index: u32, want: Want) {
+    /// Asks for what else the look needs. What it has found may not be so any more when
+    /// something happens now.
+    pub(crate) fn go_on_looking(&mut self, index: u32, want: Want) {
         let device = self.registry.device_mut(index);
-        device.look = Look::Asked;
+        if want.contains(Want::ONLINE) {
+            // What is closed, and what is not wanted, may be two devices, or two times.
+            device.found = Want::NONE;
+        }
+        let rest = want.without(device.found);
+        self.observe(index, Look::Begun, rest);
+    }
+
+    fn observe(&mut self, index: u32, look: Look, want: Want) {
+        let device = self.registry.device_mut(index);
+        device.look = look;
         let key = device.key;
         self.clear_timer(Owner::Look(index));
         self.act(Action::Observe(key, want));

@@ -10,6 +10,7 @@ use crate::sight::Sight;
 use crate::timer::Owner;
 use crate::{
     Action, HookEnd, HookFailure, HotplugStatus, Notice, Phase, Reason, Run, Server, Time, Verb,
+    Want,
 };
 
 // What is seen.
@@ -155,6 +156,7 @@ impl Dispatcher {
             (Sight::Early, _) => false,
             (Sight::Ready { hotplug, .. }, _) => hotplug != HotplugStatus::Silent,
             // It was there at a look that did not find enough to judge it.
+            (Sight::Gone, Server::NetworkHook) if device.listed => true,
             (Sight::Gone, _) => device.hotplug != HotplugStatus::Silent,
             // The kernel has taken `hotplug-status` away; the removal hook does no harm.
             (_, Server::NetworkHook) => true,
@@ -253,7 +255,8 @@ impl Dispatcher {
     fn is_replaced(&self, index: u32, sight: Sight) -> bool {
         let device = self.registry.device(index);
         match sight {
-            Sight::Early => device.has_hook() && device.hotplug == HotplugStatus::Silent,
+            // Its backend had taken it up when its hook ran: no backend goes back behind that.
+            Sight::Early => device.has_hook(),
             Sight::Ready { connected, hotplug } => {
                 device.has_hook() && !connected && hotplug == HotplugStatus::Silent
             }
@@ -460,9 +463,16 @@ impl Dispatcher {
     fn add_hook_ended(&mut self, index: u32, now: Time) {
         let device = self.registry.device_mut(index);
         device.phase = Phase::Attaching(Run::Ended);
+        let all_seen = device.look == Look::Idle && !device.hurried;
         device.void_look();
         self.release_hook(index, now);
-        self.look(index);
+        if all_seen {
+            // If it says so, the rest is as it was at the last look.
+            self.registry.device_mut(index).found = Want::NONE;
+            self.go_on_looking(index, Want::HOTPLUG);
+        } else {
+            self.look(index);
+        }
     }
 
     fn removal_hook_ended(&mut self, index: u32, now: Time) {

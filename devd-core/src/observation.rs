@@ -71,7 +71,9 @@ impl HotplugStatus {
 pub struct Want(u8);
 
 impl Want {
-    /// `state`. In every set: what the other facts mean depends on it.
+    /// Nothing.
+    pub(crate) const NONE: Self = Self(0);
+    /// `state`.
     pub const STATE: Self = Self(1);
     /// `online`.
     pub const ONLINE: Self = Self(2);
@@ -86,6 +88,11 @@ impl Want {
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// What is in this set and not in `other`.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 
@@ -102,7 +109,7 @@ impl BitOr for Want {
 pub struct Observation<'a> {
     /// Which facts were looked up.
     pub want: Want,
-    /// `None`: there is no `state` node, so there is no device.
+    /// `None`: there is no `state` node, so there is no device. (If it was asked for.)
     pub state: Option<State>,
     /// Does the toolstack want the device? False if the node is missing or not `1`.
     pub online: bool,

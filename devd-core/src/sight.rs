@@ -27,76 +27,90 @@ pub(crate) enum Sight {
 pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
     let first_look = device.touched == Touched::Unknown;
     let served_by_qemu = device.key.kind.server() == Server::Qemu;
-    let hook = if device.has_hook() && device.hook.is_none() {
-        Want::HOTPLUG | Want::HOOK
-    } else if served_by_qemu && first_look {
-        // An earlier daemon may have said there that it is lost.
-        Want::HOTPLUG
-    } else {
-        Want::STATE
-    };
-    let state = match state {
-        Some(state) => state,
-        // Most probably the backend has taken it up since the last look.
-        None if matches!(device.phase, Phase::Waiting) && !first_look => State::InitWait,
-        None if matches!(device.phase, Phase::Attaching(Run::Ended)) => State::InitWait,
-        None => return Want::STATE,
-    };
-    match state {
-        State::Closed if matches!(device.phase, Phase::Attaching(Run::Ended)) => {
-            Want::STATE | Want::ONLINE | Want::HOTPLUG | hook
-        }
-        // A removal hook may be called for.
-        State::Closed if device.touched != Touched::No => Want::STATE | Want::ONLINE | hook,
-        State::Closed => Want::STATE | Want::ONLINE,
-        State::Closing if served_by_qemu => Want::STATE | Want::HOTPLUG,
-        // Its backend may have given it up for what its hook lacks.
-        State::Closing if matches!(device.phase, Phase::Waiting) => Want::STATE | hook,
-        State::Closing if device.touched != Touched::No => Want::STATE | hook,
-        State::Closing => Want::STATE,
-        State::Unknown | State::Initialising => match device.phase {
-            Phase::Attached | Phase::Attaching(Run::Ended) if device.has_hook() => {
-                Want::STATE | Want::HOTPLUG
+    // An earlier daemon may have run its hook, or may have said there that it is lost.
+    let marked = device.has_hook() || served_by_qemu;
+    let mark = if first_look && marked { Want::STATE | Want::HOTPLUG } else { Want::STATE };
+    // The removal hook will need it.
+    let hook = if device.has_hook() && device.hook.is_none() { mark | Want::HOOK } else { mark };
+    let Some(state) = state else {
+        return match device.phase {
+            // What an earlier daemon has done is told from all of it, as it was at one time.
+            _ if first_look && device.listed => hook,
+            Phase::Attaching(Run::Ended) => Want::STATE | Want::HOTPLUG,
+            // Most probably its backend has taken it up since.
+            Phase::Waiting
+                if matches!(device.state, Some(State::Initialising | State::InitWait)) =>
+            {
+                needed(device, Some(State::InitWait))
+            }
+            // Most probably it has closed since, or still is.
+            _ if matches!(device.state, Some(State::Closing | State::Closed)) => {
+                Want::STATE | Want::ONLINE
             }
             _ => Want::STATE,
-        },
+        };
+    };
+    match state {
+        State::Unknown | State::Initialising => Want::STATE,
         State::InitWait | State::Initialised => match device.phase {
             // What it says about its hook may have been put right.
             Phase::Waiting | Phase::Attaching(Run::Queued) | Phase::Failed(_)
                 if device.has_hook() =>
             {
-                Want::STATE | Want::HOTPLUG | Want::HOOK
+                Want::HOTPLUG | Want::HOOK | mark
             }
-            _ if device.has_hook() => Want::STATE | Want::HOTPLUG | hook,
-            _ => Want::STATE,
+            // What it has done so far is of no account.
+            Phase::Attaching(Run::Running | Run::Stopping) => hook,
+            _ if device.has_hook() => Want::HOTPLUG | hook,
+            _ => mark,
         },
         State::Connected | State::Reconfiguring | State::Reconfigured => match device.phase {
-            Phase::Attached => Want::STATE | hook,
-            Phase::Failed(Reason::Lost) => Want::STATE | Want::HOTPLUG,
-            _ if device.has_hook() => Want::STATE | Want::HOTPLUG | hook,
-            _ => Want::STATE | hook,
+            Phase::Attached | Phase::Attaching(Run::Running | Run::Stopping) => hook,
+            Phase::Failed(Reason::Lost) => Want::HOTPLUG | mark,
+            _ if device.has_hook() => Want::HOTPLUG | hook,
+            _ => hook,
         },
+        State::Closing if served_by_qemu => Want::STATE | Want::HOTPLUG,
+        // Its backend may have given it up for what its hook lacks.
+        State::Closing if matches!(device.phase, Phase::Waiting) => hook,
+        // A removal hook may be called for.
+        State::Closing if device.touched != Touched::No => hook,
+        State::Closing => Want::STATE,
+        State::Closed if matches!(device.phase, Phase::Attaching(Run::Ended)) => {
+            Want::ONLINE | Want::HOTPLUG | hook
+        }
+        State::Closed if device.touched != Touched::No => Want::ONLINE | hook,
+        State::Closed => Want::STATE | Want::ONLINE,
     }
 }
 
 /// What an observation amounts to, or which facts are still missing to tell.
 pub(crate) fn sight(device: &Device, seen: &Observation<'_>) -> Result<Sight, Want> {
-    let Some(state) = seen.state else { return Ok(Sight::Gone) };
+    let hotplug = device.hotplug;
+    if !device.found.contains(Want::STATE) {
+        // A hook that has done its work is all there is to see: what else happens has an event.
+        let done = hotplug == HotplugStatus::Connected && device.found.contains(Want::HOTPLUG);
+        return match device.phase {
+            Phase::Attaching(Run::Ended) if done && !device.hurried => {
+                Ok(Sight::Ready { connected: false, hotplug })
+            }
+            _ => Err(needed(device, None)),
+        };
+    }
+    let Some(state) = device.state else { return Ok(Sight::Gone) };
     let needed = needed(device, Some(state));
-    if !seen.want.contains(needed) {
+    if !device.found.contains(needed) {
         return Err(needed);
     }
     Ok(match state {
         State::Unknown | State::Initialising => Sight::Early,
-        State::InitWait | State::Initialised => {
-            Sight::Ready { connected: false, hotplug: seen.hotplug }
-        }
+        State::InitWait | State::Initialised => Sight::Ready { connected: false, hotplug },
         State::Connected | State::Reconfiguring | State::Reconfigured => {
-            Sight::Ready { connected: true, hotplug: seen.hotplug }
+            Sight::Ready { connected: true, hotplug }
         }
         State::Closing => Sight::Closing,
-        State::Closed if !seen.online => Sight::Closed,
-        State::Closed if !seen.want.contains(Want::FRONTEND) => {
+        State::Closed if !device.online => Sight::Closed,
+        State::Closed if !device.found.contains(Want::FRONTEND) => {
             return Err(needed | Want::FRONTEND);
         }
         State::Closed if seen.frontend => Sight::Reopening,

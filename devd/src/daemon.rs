@@ -36,9 +36,6 @@ const TOKEN: &[u8] = b"devd";
 /// How long hooks may go on after the daemon was told to end. Those that go on longer are
 /// left to themselves, and found again by the next daemon.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// What was decided so long ago may be about a device that another has taken the place of,
-/// and that has gone the way of the first.
-const STALE: Duration = Duration::from_secs(1);
 /// The waits between tries to get the connection back.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
@@ -250,6 +247,8 @@ impl<'a> Daemon<'a> {
         while let Some(event) = self.client.next_event() {
             match event {
                 Event::Watch(event) if event.token == qemu::TOKEN => self.news.qemu = true,
+                // All that is there will be listed.
+                Event::Watch(_) if self.news.resync => {}
                 Event::Watch(event) => {
                     let path = BackendPath::parse(event.path);
                     if let BackendPath::UnknownKind(name) = path
@@ -329,8 +328,7 @@ impl<'a> Daemon<'a> {
             Action::Close(key) => executor::close(client, key)?,
             Action::Rewind(key) => executor::rewind(client, key)?,
             Action::Remove(key) => {
-                let clock = self.clock;
-                let removal = executor::remove(client, key, || clock.now() >= now.after(STALE));
+                let removal = executor::remove(client, key);
                 let told = *removal.as_ref().unwrap_or(&Removal::Refused);
                 self.dispatcher.handle_removal(key, told, now);
                 removal?;

@@ -89,9 +89,12 @@ fn ask(batch: &mut Batch, path: &mut String, key: DeviceKey, want: Want) {
         path.push_str(node);
         batch.read(&path);
     };
-    read("state");
+    // A device that is not wanted will not be again: if it is closed then, it is for good.
     if want.contains(Want::ONLINE) {
         read("online");
+    }
+    if want.contains(Want::STATE) {
+        read("state");
     }
     if want.contains(Want::HOTPLUG) {
         read("hotplug-status");
@@ -122,8 +125,8 @@ impl<'a> Answers<'a> {
     ) -> Result<Observation<'a>, &'a ErrorCode> {
         let vif = want.contains(Want::HOOK) && is_vif(key);
         // All are taken before any is judged, so that the next device's are found.
-        let state = self.take(true);
         let online = self.take(want.contains(Want::ONLINE));
+        let state = self.take(want.contains(Want::STATE));
         let hotplug = self.take(want.contains(Want::HOTPLUG));
         let script = self.take(want.contains(Want::HOOK));
         let vif_type = self.take(vif);
@@ -176,26 +179,27 @@ fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Err
     }
 }
 
-/// Removes the device's directory, if it is still closed. In a transaction: the toolstack may
-/// put a new device in its place at any moment. That is not closed at once: its guest must have
-/// begun with it, and jumped into another kernel. If there was time for that it is asked for.
-pub(crate) fn remove(
-    client: &mut Client,
-    key: DeviceKey,
-    was_long_ago: impl Fn() -> bool,
-) -> Result<Removal, Error> {
-    let removed = change(
-        client,
-        key,
-        |state| state == State::Closed,
-        |transaction, directory| {
-            let remove = !was_long_ago() || !is_wanted(transaction, directory)?;
-            if remove {
-                transaction.rm(directory)?;
+/// Removes the device's directory, if it still is that of a closed device. In a transaction:
+/// the toolstack may put a new device in its place at any moment.
+///
+/// What is closed and not wanted stays so: `online` tells it from any other.
+pub(crate) fn remove(client: &mut Client, key: DeviceKey) -> Result<Removal, Error> {
+    let removed = client.transaction(|transaction| {
+        let node = |name: &str| format!("{key}/{name}");
+        let unwanted = match value(transaction, &node("online"))? {
+            Some(online) if online != b"1" => true,
+            online => {
+                let state = value(transaction, &node("state"))?;
+                let closed = state.is_some_and(|state| State::parse(&state) == State::Closed);
+                closed && (online.is_none() || !has_frontend(transaction, &node("frontend"))?)
             }
-            Ok(remove)
-        },
-    );
+        };
+        if !unwanted {
+            return Ok(Outcome::Abort(false));
+        }
+        transaction.rm(key.to_string())?;
+        Ok(Outcome::Commit(true))
+    });
     match removed {
         Ok(true) => Ok(Removal::Removed),
         Ok(false) => Ok(Removal::Changed),
@@ -204,27 +208,6 @@ pub(crate) fn remove(
             log::error!("{key}: cannot remove the directory: {error}");
             Ok(Removal::Refused)
         }
-    }
-}
-
-/// Does the toolstack want the device, and is its guest there?
-fn is_wanted(transaction: &mut Transaction<'_>, directory: &str) -> Result<bool, Error> {
-    let online = read(transaction, format!("{directory}/online"))?;
-    let Some(frontend) = read(transaction, format!("{directory}/frontend"))? else {
-        return Ok(false);
-    };
-    Ok(online.as_deref() == Some(b"1") && read(transaction, frontend)?.is_some())
-}
-
-/// A node's value; `None` if the store refuses it.
-fn read(
-    transaction: &mut Transaction<'_>,
-    path: impl AsRef<[u8]>,
-) -> Result<Option<Vec<u8>>, Error> {
-    match transaction.read(path) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.ends_connection() => Err(error),
-        Err(_) => Ok(None),
     }
 }
 
@@ -332,11 +315,9 @@ fn tell(
     key: DeviceKey,
     what: &str,
     when: fn(State) -> bool,
-    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
+    body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    match change(client, key, when, |transaction, directory| {
-        body(transaction, directory).map(|()| true)
-    }) {
+    match change(client, key, when, body) {
         Err(error) if error.ends_connection() => Err(error),
         Err(error) => {
             log::error!("{key}: cannot {what}: {error}");
@@ -346,25 +327,44 @@ fn tell(
     }
 }
 
-/// In one transaction: changes the device's directory if its `state` is so and `body` says
-/// so. False if nothing was changed. Without the look at `state`, writing would bring a removed directory back.
+/// In one transaction: changes the device's directory if its `state` is so. False if it is
+/// not. Without the look at `state`, writing would bring a removed directory back.
 fn change(
     client: &mut Client,
     key: DeviceKey,
     when: fn(State) -> bool,
-    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<bool, Error>,
+    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
 ) -> Result<bool, Error> {
     let directory = key.to_string();
     client.transaction(|transaction| match transaction.read(format!("{directory}/state")) {
-        Ok(value) if when(State::parse(&value)) => Ok(if body(transaction, &directory)? {
-            Outcome::Commit(true)
-        } else {
-            Outcome::Abort(false)
-        }),
+        Ok(value) if when(State::parse(&value)) => {
+            body(transaction, &directory)?;
+            Ok(Outcome::Commit(true))
+        }
         Ok(_) => Ok(Outcome::Abort(false)),
         Err(error) if error.is_missing() => Ok(Outcome::Abort(false)),
         Err(error) => Err(error),
     })
+}
+
+/// The value of a node, if it is there.
+fn value(transaction: &mut Transaction<'_>, path: &str) -> Result<Option<Vec<u8>>, Error> {
+    match transaction.read(path) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Does the directory exist that this node names?
+fn has_frontend(transaction: &mut Transaction<'_>, node: &str) -> Result<bool, Error> {
+    let Some(frontend) = value(transaction, node)? else { return Ok(false) };
+    match transaction.read(&frontend) {
+        Ok(_) => Ok(true),
+        Err(error) if error.ends_connection() => Err(error),
+        // That of a guest that is gone may not even be asked for.
+        Err(_) => Ok(false),
+    }
 }
 
 fn missing_is_fine(result: Result<(), Error>) -> Result<(), Error> {

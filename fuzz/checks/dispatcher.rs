@@ -260,7 +260,8 @@ impl People {
         match action {
             Action::Observe(key, want) => {
                 self.check_known(key);
-                assert!(want.contains(Want::STATE));
+                let facts = [Want::STATE, Want::ONLINE, Want::HOTPLUG, Want::HOOK, Want::FRONTEND];
+                assert!(facts.iter().any(|fact| want.contains(*fact)));
                 assert!(self.looks.insert(key, want).is_none(), "two looks at {key} at once");
             }
             Action::RunHook(key) => {

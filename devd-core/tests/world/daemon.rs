@@ -202,7 +202,8 @@ impl World {
                 let hook_is_chosen =
                     matches!(self.phase(key), Some(Phase::Attaching(Run::Running | Run::Stopping)));
                 match snapshot.life {
-                    _ if hook_is_chosen => None,
+                    // The device that is looked at is the one whose state was found.
+                    _ if hook_is_chosen || !snapshot.want.contains(Want::STATE) => None,
                     Some(life) => self.daemon.seen.insert(key, life),
                     None => self.daemon.seen.remove(&key),
                 };
@@ -341,17 +342,17 @@ impl World {
             None => Snapshot {
                 want,
                 life: None,
-                state: None,
-                online: any,
-                hotplug: any.then_some("connected"),
+                state: if asked(Want::STATE) { None } else { any.then_some(6) },
+                online: !asked(Want::ONLINE) && any,
+                hotplug: if asked(Want::HOTPLUG) { None } else { any.then_some("connected") },
                 script: None,
                 vif_type: None,
-                frontend: any,
+                frontend: !asked(Want::FRONTEND) && any,
             },
             Some(directory) => Snapshot {
                 want,
                 life: Some(directory.life),
-                state: Some(directory.state),
+                state: if asked(Want::STATE) { Some(directory.state) } else { any.then_some(6) },
                 online: if asked(Want::ONLINE) { directory.online } else { any },
                 hotplug: if asked(Want::HOTPLUG) {
                     directory.hotplug
@@ -370,12 +371,18 @@ impl World {
         self.tell(Answer::Seen(key, snapshot));
     }
 
+    /// Is what is there that of a closed device? One that is not wanted stays closed.
+    fn is_unwanted(&self, key: DeviceKey, state: u8) -> bool {
+        let online = self.store.get(key).is_some_and(|directory| directory.online);
+        !online || state == 6 && self.store.frontend(key).is_none()
+    }
+
     fn remove(&mut self, key: DeviceKey) {
         let directory = self.store.get(key).map(|directory| (directory.state, directory.since));
         let removed = match directory {
             _ if self.chance.mishap(30) => Removal::Refused,
-            None => Removal::Removed,
-            Some((6, since)) => {
+            None => Removal::Changed,
+            Some((state, since)) if self.is_unwanted(key, state) => {
                 let linger = self.settings.linger.as_millis();
                 let seen = self.store.get(key).map(|directory| directory.life)
                     == self.daemon.seen.get(&key).copied();

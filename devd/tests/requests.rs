@@ -1,0 +1,68 @@
+//! How often the daemon asks the store in a device's life. Over `/dev/xen/xenbus` each request
+//! is a round trip to domain 0.
+
+mod support;
+
+use support::{DOMID, Device, World, wait_until};
+
+/// The requests that the daemon has made so far. It was the first to connect.
+fn requests(world: &World) -> u64 {
+    let connections = world.store.connections().into_iter();
+    let own = connections.filter(|(_, domid, _)| *domid == DOMID).min_by_key(|(id, ..)| *id);
+    own.expect("the daemon's connection").2.total()
+}
+
+/// What each change of `state` takes, 1, 2, 4, 5 and 6, with all that follows from it. The next
+/// comes when the daemon has dealt with the last.
+#[track_caller]
+fn assert_life_takes(device: &Device, expected: [u64; 5]) {
+    let world = World::new();
+    let _devd = world.devd(&[]);
+    let mut taken = requests(&world);
+    let begin = taken;
+    for (state, requests_of_it) in ["1", "2", "4", "5", "6"].into_iter().zip(expected) {
+        match state {
+            "1" => world.attach(device),
+            "5" => world.detach(device),
+            _ => world.set(device, "state", state),
+        }
+        taken += requests_of_it;
+        wait_until(&format!("{taken} requests at state {state}"), || requests(&world) >= taken);
+    }
+    world.wait_logged(": gone");
+    assert_eq!(requests(&world) - begin, expected.iter().sum(), "{}", world.log());
+}
+
+#[test]
+fn a_disks_life_takes_fourteen() {
+    // At 2 `state`, mark and script, and the mark when the hook has ended; at 6 `online` and
+    // `state`, the removal of the mark, and a transaction of four.
+    assert_life_takes(&Device::vbd(3, 51712), [1, 3 + 1, 1, 1, 2 + 1 + 4]);
+}
+
+#[test]
+fn a_network_interfaces_life_takes_fifteen() {
+    // It has `type` and `gatewaydev` too, and its mark stays.
+    assert_life_takes(&Device::vif(3, 0), [1, 5 + 1, 1, 1, 2 + 4]);
+}
+
+#[test]
+fn a_device_that_others_serve_takes_ten() {
+    assert_life_takes(&Device::plain("vkbd", 3, 0), [1, 1, 1, 1, 2 + 4]);
+}
+
+#[test]
+fn the_life_of_a_guests_only_qemu_disk_takes_at_most_twenty_six() {
+    let world = World::new();
+    let qemu = world.qemu();
+    let _devd = world.devd(&["--qemu", &qemu]);
+    let begin = requests(&world);
+    let device = Device::qdisk(3, 51712);
+    world.attach(&device);
+    world.wait_connected(&device);
+    world.detach(&device);
+    world.wait_gone(&device);
+    wait_until("QEMU's nodes to be gone", || world.own("libxl/3").is_none());
+    let taken = requests(&world) - begin;
+    assert!((20..=26).contains(&taken), "{taken}\n{}", world.log());
+}
