@@ -1,6 +1,8 @@
 //! Which hook the value of a `script` node means.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use devd_core::{Hook, HookFailure, Kind};
@@ -80,6 +82,18 @@ impl Chooser {
             }
         }
         Ok(choice)
+    }
+}
+
+impl Chooser {
+    /// Will disks, as most of them are, have the built-in hook?
+    pub(crate) fn builds_in_disks(&self) -> bool {
+        let script = hook::find(OsStr::from_bytes(usual(Kind::Vbd)), &self.directories);
+        match self.preference {
+            Preference::Script => false,
+            Preference::Auto => script.is_none(),
+            Preference::Builtin => true,
+        }
     }
 }
 

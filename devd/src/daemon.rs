@@ -92,6 +92,8 @@ struct Daemon<'a> {
     surroundings: Surroundings,
     /// Kinds that mean nothing, of which each is told once.
     unknown_kinds: HashSet<Vec<u8>>,
+    /// The first look at all devices is done.
+    ready: bool,
     /// What the store has said and the dispatcher has not heard.
     news: News,
     /// `None` while there is a connection; else when to try again, and the wait after that.
@@ -152,6 +154,7 @@ impl<'a> Daemon<'a> {
             signals,
             readiness,
             unknown_kinds: HashSet::new(),
+            ready: false,
             news: News { resync: true, ..News::default() },
             reconnect: None,
             ending: None,
@@ -165,12 +168,14 @@ impl<'a> Daemon<'a> {
 
     fn run(&mut self) -> Result<ExitCode, StartError> {
         let mut ready = Vec::new();
-        let mut first = true;
         loop {
             let now = self.clock.now();
             self.work(now);
-            if first && self.reconnect.is_none() {
-                first = false;
+            if !self.ready && self.reconnect.is_none() {
+                self.ready = true;
+                if let Err(error) = self.hooks.handle_adopted(&mut self.client) {
+                    self.disconnected(&error);
+                }
                 log::info!("ready, {} devices", self.dispatcher.devices().count());
                 self.readiness.ready();
             }
@@ -424,7 +429,12 @@ impl<'a> Daemon<'a> {
 
     fn report(&mut self, key: DeviceKey, notice: Notice) {
         match notice {
-            Notice::Found => log::debug!("{key}: found"),
+            Notice::Found => {
+                if !self.ready {
+                    self.hooks.builtins().handle_disk(key); // An earlier daemon's, perhaps.
+                }
+                log::debug!("{key}: found");
+            }
             Notice::Attached => {
                 self.hooks.builtins().handle_disk(key);
                 log::info!("{key}: attached");

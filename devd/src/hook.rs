@@ -37,9 +37,7 @@ impl Script {
         xenstore: Option<&Path>,
     ) -> Result<Self, HookFailure> {
         let name = file_name(hook.script).ok_or(HookFailure::BadName)?;
-        let candidates = directories.iter().map(|directory| directory.join(name));
-        let path = candidates.into_iter().find(|path| is_program(path));
-        let path = path.ok_or(HookFailure::NotFound)?;
+        let path = find(name, directories).ok_or(HookFailure::NotFound)?;
         let program = c_path(&path).map_err(|_| HookFailure::BadName)?;
         let mut arguments = vec![program.clone()];
         arguments.extend(words(hook).iter().map(|word| CString::from(*word)));
@@ -61,6 +59,11 @@ fn file_name(script: &[u8]) -> Option<&OsStr> {
     let name = script.rsplit(|byte| *byte == b'/').next()?;
     let usable = !matches!(name, b"" | b"." | b"..") && !name.iter().any(u8::is_ascii_control);
     usable.then(|| OsStr::from_bytes(name))
+}
+
+/// The first program of this name in the directories.
+pub(crate) fn find(name: &OsStr, directories: &[PathBuf]) -> Option<PathBuf> {
+    directories.iter().map(|directory| directory.join(name)).find(|path| is_program(path))
 }
 
 fn is_program(path: &Path) -> bool {

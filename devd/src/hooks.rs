@@ -139,6 +139,12 @@ impl Hooks {
         self.builtins.give_up(key)
     }
 
+    /// The disks are known that an earlier daemon has attached: what their removal will need is
+    /// read while it is there.
+    pub(crate) fn handle_adopted(&mut self, client: &mut Client) -> Result<(), Error> {
+        if self.chooser.builds_in_disks() { self.builtins.read_disks(client) } else { Ok(()) }
+    }
+
     /// The built-in hooks, whose runs end in threads.
     pub(crate) const fn builtins(&mut self) -> &mut Builtins {
         &mut self.builtins

@@ -35,9 +35,14 @@ impl Surroundings {
 
     /// Why a hook failed.
     pub(crate) fn hook_failure(&self, failure: HookFailure, script: &[u8]) -> String {
-        let script = script.escape_ascii();
+        let script = script.escape_ascii().to_string();
         match failure {
             HookFailure::NotFound => {
+                if script.ends_with("vif-openvswitch") && self.hooks != Preference::Script {
+                    return "vif-openvswitch is not built in: install Xen's script, with bash, \
+                            ip and ovs-vsctl, or let the guest's config say vif-bridge"
+                        .into();
+                }
                 let mut text = format!("no program named like {script} is in");
                 for directory in &self.script_dirs {
                     let _ = write!(text, " {}", directory.display());

@@ -8,7 +8,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use support::disk::{self, Loop};
-use support::{Device, World, network, wait_until};
+use support::{DOMID, Device, World, network, wait_until};
+use xs_client::embedded::{Fault, Moment};
+use xs_proto::{ErrorCode, MessageType};
 
 const BUILTIN: &[&str] = &["--hooks", "builtin"];
 
@@ -305,4 +307,117 @@ fn a_loop_device_of_a_script_is_freed_and_one_of_another_file_is_not() {
     assert_eq!(disk::loops(&path), [""; 0]);
     assert_eq!(disk::only_loop(&other), Some(theirs.0.clone()));
     world.wait_logged("is left alone: behind it is");
+}
+
+/// Makes whoever opens the file wait until it is dropped: Python, since a lease is what does it.
+struct Lease(std::process::Child);
+
+impl Lease {
+    fn new(path: &std::path::Path) -> Self {
+        let script = "import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()";
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", script, path.to_str().unwrap()])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.as_mut().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).unwrap();
+        assert_eq!(line, "held\n");
+        Self(child)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn threads(devd: &support::Devd) -> usize {
+    fs::read_dir(format!("/proc/{}/task", devd.pid())).unwrap().count()
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_file_that_hangs_keeps_nobody_waiting_and_leaves_nothing_when_it_comes_back() {
+    let (world, path, device) = with_disk();
+    let other_path = world.file("other.img");
+    disk::file(&other_path, 4096);
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--hooks", "builtin", "--hook-timeout", "1", "--max-hooks", "1"]);
+    assert_eq!(threads(&devd), 1);
+    let lease = Lease::new(&path);
+    world.attach(&device);
+    wait_until("the hook to hang", || threads(&devd) == 2);
+    // The one place for hooks is taken until the time is up.
+    let other = disk_of(&world, 4, "other.img");
+    world.attach(&other);
+    let reason = world.wait_refused(&device);
+    assert!(reason.contains("block hangs in the kernel"), "{reason}");
+    world.wait_connected(&other);
+    assert_eq!(threads(&devd), 2, "it cannot be ended");
+    // Nothing is lost by its removal.
+    world.detach(&device);
+    world.wait_gone(&device);
+    drop(lease);
+    wait_until("the thread's end", || threads(&devd) == 1);
+    wait_until("the loop device to go", || disk::loops(&path).is_empty());
+    // And the disk is nobody's.
+    let next = disk_of(&world, 5, "disk.img");
+    world.attach(&next);
+    world.wait_connected(&next);
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_daemon_ends_although_a_hook_hangs() {
+    let (world, path, device) = with_disk();
+    let _kernel = world.kernel();
+    let devd = world.devd(BUILTIN);
+    let _lease = Lease::new(&path);
+    world.attach(&device);
+    wait_until("the hook to hang", || threads(&devd) == 2);
+    devd.terminate();
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn what_the_store_has_no_room_for_is_taken_back_and_tried_again() {
+    let (world, path, device) = with_disk();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    let node = |path: &[u8]| path.ends_with(b"/physical-device-path");
+    let full = Fault::error(ErrorCode::NoSpc).on(MessageType::Write).of_domain(DOMID).at(node);
+    world.store.inject(full.times(1));
+    world.attach(&device);
+    let reason = world.wait_refused(&device);
+    assert!(reason.contains("block: cannot write down what was done"), "{reason}");
+    assert_eq!(world.node(&device, "physical-device"), None, "all of it, or nothing");
+    world.wait_connected(&device);
+    assert_eq!(disk::loops(&path).len(), 1, "the first one has gone");
+    assert_eq!(world.node(&device, "node"), disk::only_loop(&path));
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_connection_that_breaks_before_the_result_is_written_loses_nothing() {
+    let (world, path, device) = with_disk();
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    let node = |path: &[u8]| path.ends_with(b"/physical-device-path");
+    let cut = Fault::disconnect(Moment::BeforeReply);
+    world.store.inject(cut.on(MessageType::Write).of_domain(DOMID).at(node).times(1));
+    world.attach(&device);
+    world.wait_connected(&device);
+    assert_eq!(disk::loops(&path).len(), 1);
+    assert_eq!(world.node(&device, "node"), disk::only_loop(&path));
+    assert_eq!(world.logged("connected again"), 1);
 }

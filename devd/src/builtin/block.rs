@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use devd_core::DeviceKey;
@@ -86,14 +86,17 @@ impl Attach {
 
     fn attach_file(&self, path: &Path) -> Result<Success, Failure> {
         let read_only = self.mode == Mode::Read;
-        let mut options = File::options();
-        options.read(true).write(!read_only).custom_flags(libc::O_NONBLOCK);
-        let file = options.open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied if !read_only => {
-                self.read_only(path)
-            }
-            _ => Failure::step(&format!("open {}", path.display()), &error),
-        })?;
+        let file =
+            File::options().read(true).write(!read_only).open(path).map_err(|error| match error
+                .kind()
+            {
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
+                    if !read_only =>
+                {
+                    self.read_only(path)
+                }
+                _ => Failure::step(&format!("open {}", path.display()), &error),
+            })?;
         let metadata = file.metadata().step(|| format!("look at {}", path.display()))?;
         // Root may write it all the same; whoever has taken the right away did not mean that.
         if !read_only && metadata.mode() & 0o222 == 0 {

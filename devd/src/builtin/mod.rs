@@ -29,6 +29,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Verb};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use xs_client::{Client, Error};
 
 use self::claims::{Claim, Claims};
@@ -75,6 +76,8 @@ enum Job {
     Route(vif_route::Attach),
     Disk(block::Attach),
     Detach(Made),
+    /// Something is in place that could not be written down; it is taken away first.
+    Anew(Made, Box<Job>),
     /// There is nothing to be done, for this reason.
     Nothing(&'static str),
 }
@@ -86,6 +89,10 @@ impl Job {
             Self::Route(attach) => attach.run(),
             Self::Disk(attach) => attach.run(),
             Self::Detach(made) => made.take_away(),
+            Self::Anew(old, job) => {
+                old.take_away()?;
+                job.run()
+            }
             Self::Nothing(why) => Ok(Success { done: why.into(), ..Success::default() }),
         }
     }
@@ -166,6 +173,10 @@ pub(crate) struct Builtins {
 
 impl Builtins {
     pub(crate) fn new(antispoof: bool) -> std::io::Result<Self> {
+        // Each disk in a file takes a descriptor.
+        if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+        }
         Ok(Self {
             antispoof,
             threads: Threads::new()?,
@@ -203,7 +214,13 @@ impl Builtins {
             self.read_disks(client)?;
         }
         let job = match verb {
-            Verb::Add => request::attach(builtin, hook, client, &self.claims, self.antispoof)?,
+            Verb::Add => {
+                let job = request::attach(builtin, hook, client, &self.claims, self.antispoof)?;
+                job.map(|job| match self.made.remove(&(key, tap)) {
+                    Some(old) => Job::Anew(old, Box::new(job)),
+                    None => job,
+                })
+            }
             Verb::Remove => match self.made.remove(&(key, tap)) {
                 Some(made) => Ok(Job::Detach(made)),
                 None => request::detach(builtin, hook, client, self.antispoof)?,
@@ -239,12 +256,17 @@ impl Builtins {
         let name = builtin.name();
         let end = match result {
             Ok(mut success) => {
-                if verb == Verb::Add
-                    && let Err(error) = result::write(client, key, tap, &success)
-                {
-                    self.threads.put_back(id, Ok(success));
-                    return Err(error);
-                }
+                let written = match verb {
+                    Verb::Add => result::write(client, key, tap, &success),
+                    Verb::Remove => Ok(Ok(())),
+                };
+                let written = match written {
+                    Ok(written) => written,
+                    Err(error) => {
+                        self.threads.put_back(id, Ok(success));
+                        return Err(error);
+                    }
+                };
                 for remark in &success.remarks {
                     log::warn!("{key}: {name}: {}", remark.words());
                 }
@@ -256,15 +278,20 @@ impl Builtins {
                     since.elapsed(),
                     success.done
                 );
-                HookEnd::Success
+                match written {
+                    Ok(()) => HookEnd::Success,
+                    Err(failure) => self.failed(key, builtin, &failure),
+                }
             }
-            Err(failure) => {
-                self.words.insert(key, format!("{name}: {}", failure.words()));
-                HookEnd::Failure(HookFailure::Reported)
-            }
+            Err(failure) => self.failed(key, builtin, &failure),
         };
         self.running.remove(&id);
         Ok(Some((key, end)))
+    }
+
+    fn failed(&mut self, key: DeviceKey, builtin: Builtin, failure: &Failure) -> HookEnd {
+        self.words.insert(key, format!("{}: {}", builtin.name(), failure.words()));
+        HookEnd::Failure(HookFailure::Reported)
     }
 
     /// Gives up the device's run, if there is one. Its thread cannot be ended: what it does
@@ -310,7 +337,7 @@ impl Builtins {
     /// # Errors
     ///
     /// The connection is lost; they will be read again.
-    fn read_disks(&mut self, client: &mut Client) -> Result<(), Error> {
+    pub(crate) fn read_disks(&mut self, client: &mut Client) -> Result<(), Error> {
         if self.unread.is_empty() {
             return Ok(());
         }

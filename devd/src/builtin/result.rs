@@ -4,21 +4,22 @@ use devd_core::{DeviceKey, State};
 use xs_client::{Client, Error, Outcome, Transaction};
 
 use super::Success;
+use super::failure::Failure;
 
 /// Writes all that the hook's script would have written, in one transaction. A device that is
 /// not there any more, or is another one, is told nothing.
 ///
 /// # Errors
 ///
-/// The connection is lost.
+/// The connection is lost. Within: the store refuses, for want of quota for instance.
 pub(super) fn write(
     client: &mut Client,
     key: DeviceKey,
     tap: bool,
     success: &Success,
-) -> Result<(), Error> {
+) -> Result<Result<(), Failure>, Error> {
     if tap {
-        return Ok(()); // The first pass has said all.
+        return Ok(Ok(())); // The first pass has said all.
     }
     let written = client.transaction(|transaction| {
         match transaction.read(format!("{key}/state")) {
@@ -41,11 +42,9 @@ pub(super) fn write(
     });
     match written {
         Err(error) if !error.ends_connection() => {
-            // The look that follows finds no word of the hook, and the device has failed.
-            log::error!("{key}: cannot write what its hook has done: {error}");
-            Ok(())
+            Ok(Err(Failure::new(format!("cannot write down what was done: {error}"))))
         }
-        result => result,
+        result => result.map(Ok),
     }
 }
 
