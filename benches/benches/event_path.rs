@@ -1,61 +1,117 @@
-//! Event path → (device key, leaf): ours, and the way upstream goes.
+//! Event path → (device key, leaf): ours, and upstream's way.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::hint::black_box;
 
-use benches::EVENTS;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use devd_core::{BackendPath, DeviceKey, Kind, Leaf};
+use benches::events;
+use benches::reference::{Node, event_path, event_path_early};
+use benches::versus::{CPU, Way, compare};
+use criterion::{Criterion, Throughput, criterion_group};
+use devd_core::{BackendPath, DeviceKey};
 
-/// What an event is about, if it is of a `state` node.
-fn ours(path: &[u8]) -> Option<DeviceKey> {
-    match BackendPath::parse(path) {
-        BackendPath::Device(key, Leaf::State) => Some(key),
-        _ => None,
+const COUNT: usize = 4096;
+
+/// What an event is about, in the form that the reference says it in.
+#[inline]
+fn ours(path: &[u8]) -> Option<(DeviceKey, Node)> {
+    Node::of(&BackendPath::parse(path))
+}
+
+struct Paths {
+    relative: Vec<String>,
+    absolute: Vec<String>,
+    c: Vec<CString>,
+}
+
+impl Paths {
+    /// All ways are to say the same of each.
+    fn checked() -> Self {
+        let relative = events::relative(COUNT);
+        let absolute = events::absolute(&relative);
+        let c: Vec<CString> =
+            absolute.iter().map(|path| CString::new(path.as_str()).unwrap()).collect();
+        for ((relative, absolute), c) in relative.iter().zip(&absolute).zip(&c) {
+            let found = ours(relative.as_bytes());
+            assert_eq!(found, ours(absolute.as_bytes()), "{absolute}");
+            // The directory itself looks to the reference like a node of no device.
+            assert_eq!(found, event_path(c), "{absolute}");
+            let matters = found.filter(|(_, node)| *node != Node::Other);
+            assert_eq!(matters, event_path_early(c), "{absolute}");
+        }
+        let of = |node| {
+            let parsed =
+                relative.iter().filter_map(|path| ours(path.as_bytes()).map(|(_, node)| node));
+            parsed.filter(|other| *other == node).count()
+        };
+        println!(
+            "{COUNT} paths: {} of state, {} of online, {} of other nodes",
+            of(Node::State),
+            of(Node::Online),
+            of(Node::Other)
+        );
+        Self { relative, absolute, c }
     }
 }
 
-/// The steps of libxl's `backend_watch_callback`, with safe means: the last component is
-/// compared with `state` and cut off a copy of the path, the rest is taken apart again from
-/// the front, and the kind is looked for in a table from its beginning.
-fn upstream(path: &CStr) -> Option<DeviceKey> {
-    let copy = path.to_owned();
-    let bytes = copy.as_bytes();
-    let slash = bytes.iter().rposition(|byte| *byte == b'/')?;
-    if &bytes[slash + 1..] != b"state" {
-        return None;
-    }
-    let text = String::from_utf8_lossy(&bytes[..slash]).into_owned();
-    let mut words = text.split('/');
-    let (_, kind, domid, devid) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let kind = *Kind::ALL.iter().find(|known| known.name() == kind)?;
-    Some(DeviceKey { kind, domid: domid.parse().ok()?, devid: devid.parse().ok()? })
-}
-
-fn event_path(c: &mut Criterion) {
-    let c_paths: Vec<CString> = EVENTS.iter().map(|path| CString::new(*path).unwrap()).collect();
-    for (path, c_path) in EVENTS.iter().zip(&c_paths) {
-        assert_eq!(ours(path.as_bytes()), upstream(c_path), "{path}");
-    }
-    let of_state = EVENTS.iter().filter(|path| ours(path.as_bytes()).is_some()).count();
-    assert_eq!(of_state, 6);
-
+fn event_paths(c: &mut Criterion) {
+    let paths = Paths::checked();
     let mut group = c.benchmark_group("event_path");
-    group.throughput(Throughput::Elements(EVENTS.len() as u64));
-    group.bench_function("ours", |b| {
+    group.throughput(Throughput::Elements(COUNT as u64));
+    group.bench_function("ours, relative", |b| b.iter(|| parse(&paths.relative)));
+    group.bench_function("ours, absolute", |b| b.iter(|| parse(&paths.absolute)));
+    group.bench_function("upstream's way", |b| {
         b.iter(|| {
-            let found = EVENTS.iter().filter(|path| ours(black_box(path.as_bytes())).is_some());
-            assert_eq!(found.count(), of_state);
-        });
-    });
-    group.bench_function("upstream's steps", |b| {
-        b.iter(|| {
-            let found = c_paths.iter().filter(|path| upstream(black_box(path)).is_some());
-            assert_eq!(found.count(), of_state);
+            paths.c.iter().for_each(|path| {
+                black_box(event_path(black_box(path)));
+            })
         });
     });
     group.finish();
 }
 
-criterion_group!(benches, event_path);
-criterion_main!(benches);
+fn parse(paths: &[String]) {
+    for path in paths {
+        black_box(ours(black_box(path.as_bytes())));
+    }
+}
+
+/// The ratios: one path after the other, all of them again and again.
+fn ratios() {
+    let paths = Paths::checked();
+    compare(
+        "event path",
+        CPU,
+        vec![
+            Way::new("ours, relative (as watched)", |count| {
+                for i in 0..count as usize {
+                    let path = paths.relative[i % COUNT].as_bytes();
+                    black_box(ours(black_box(path)));
+                }
+            }),
+            Way::new("ours, absolute", |count| {
+                for i in 0..count as usize {
+                    let path = paths.absolute[i % COUNT].as_bytes();
+                    black_box(ours(black_box(path)));
+                }
+            }),
+            Way::new("upstream's, state only", |count| {
+                for i in 0..count as usize {
+                    black_box(event_path_early(black_box(&paths.c[i % COUNT])));
+                }
+            }),
+            Way::new("upstream's", |count| {
+                for i in 0..count as usize {
+                    black_box(event_path(black_box(&paths.c[i % COUNT])));
+                }
+            }),
+        ],
+    );
+}
+
+criterion_group!(benches, event_paths);
+
+fn main() {
+    ratios();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -58,6 +58,49 @@ macro_rules! kinds {
     };
 }
 
+/// The bytes of a name in one word, the first one lowest; of a longer name the first eight.
+pub(crate) const fn word_of(name: &[u8]) -> u64 {
+    let (mut word, mut at) = (0, 0);
+    while at < name.len() && at < 8 {
+        word |= (name[at] as u64) << (8 * at);
+        at += 1;
+    }
+    word
+}
+
+/// Finds a name of up to eight bytes by one multiplication and one comparison.
+impl Kind {
+    /// Gives every name a slot of its own, which the compiler checks.
+    const MULTIPLIER: u64 = 0x37a2_14aa_dd98_6729;
+
+    const fn slot(word: u64) -> usize {
+        (word.wrapping_mul(Self::MULTIPLIER) >> 58) as usize
+    }
+
+    /// The word, its length and the kind in each slot; no name is as long as in an empty one.
+    const SLOTS: [(u64, usize, Self); 64] = {
+        let mut slots = [(0, usize::MAX, Self::Vif); 64];
+        let mut i = 0;
+        while i < Self::ALL.len() {
+            let name = Self::ALL[i].name().as_bytes();
+            if name.len() <= 8 {
+                let slot = &mut slots[Self::slot(word_of(name))];
+                assert!(slot.1 == usize::MAX, "two kinds in one slot: take another MULTIPLIER");
+                *slot = (word_of(name), name.len(), Self::ALL[i]);
+            }
+            i += 1;
+        }
+        slots
+    };
+
+    /// The kind whose name is the first `len` bytes of this word, the others being zero.
+    #[inline]
+    pub(crate) fn from_word(word: u64, len: usize) -> Option<Self> {
+        let (name, name_len, kind) = Self::SLOTS[Self::slot(word)];
+        (name == word && name_len == len).then_some(kind)
+    }
+}
+
 #[allow(non_upper_case_globals)] // The names of the constants are the kinds'.
 mod table {
     use super::Server;
@@ -115,7 +158,11 @@ mod tests {
     #[test]
     fn every_kind_has_its_own_name() {
         for kind in Kind::ALL {
-            assert_eq!(Kind::from_name(kind.name().as_bytes()), Some(*kind));
+            let name = kind.name().as_bytes();
+            assert_eq!(Kind::from_name(name), Some(*kind));
+            let short = name.len() <= 8;
+            let found = Kind::from_word(word_of(name), name.len());
+            assert_eq!(found, short.then_some(*kind), "{}", kind.name());
         }
         for name in [&b""[..], b"VIF", b"vif ", b"vi", b"vbd4"] {
             assert_eq!(Kind::from_name(name), None);
