@@ -11,7 +11,7 @@ newest() { ls -d "$@" 2> /dev/null | grep -v common | sort -V | tail -n 1; }
 xen_gz=${LAB_XEN:-$(newest /boot/xen-*-amd64.gz || true)}
 xen_bin=${LAB_XEN_BIN:-$(newest /usr/lib/xen-*/bin || true)}
 
-daemon=devd daemon_args= scripts=stub cycles=30 burst=10 restart=0 dump=0 limit=600 log=
+daemon=devd daemon_args= scripts=stub cycles=30 burst=10 dump=0 limit=600 patience= log=
 qdisk=0 p9=0 scenarios= pile=0
 usage() {
     sed -n 's/^# \{0,1\}//; 2,3p' "$0"
@@ -24,15 +24,16 @@ usage: run.sh [options]
   --scripts stub|real|fast|none                                             (stub)
                        hotplug scripts: the small ones of hotplug/, those of
                        /etc/xen/scripts (bash), or, for the attach/detach cycles
-                       only, hotplug/fast.c, which costs next to nothing; none: the
+                       only, hotplug/costs-nothing.c; none: the
                        driver domain has no scripts, and no tool that a script needs
   --cycles N           attach/detach cycles per kind, 0: none               (30)
   --burst N            devices at once in the burst part                    (10)
-  --restart            also kill and restart the daemon with devices there
   --qdisk              disks served by a real QEMU that the daemon starts
   --p9                 a 9pfs share, served by a QEMU that the daemon starts
-  --scenarios [LIST]   what goes wrong in real life; LIST: letters, as in a,b,e
-                       (all of them); implies a QEMU in the image
+  --scenarios [LIST]   what goes wrong in real life; LIST: core, all, or the names
+                       of stories, as in vbd3,kexec (all); with a QEMU in the image
+  --patience S         how long a check waits for what must come, S seconds
+                       (120; for a daemon that is not devd, 20)
   --pile N             attach N devices of each kind, one behind the other, and keep
                        them all: how long do the 1st, the 50th, the 200th take?
   --dump               print the xenstore trace, permissions, every cycle
@@ -48,13 +49,13 @@ while [ $# -gt 0 ]; do
     --scripts) scripts=$2; shift ;;
     --cycles) cycles=$2; shift ;;
     --burst) burst=$2; shift ;;
-    --restart) restart=1 ;;
     --qdisk) qdisk=1 ;;
     --p9) p9=1 ;;
     --scenarios)
         case ${2:-} in ''|-*) scenarios=all ;; *) scenarios=$2; shift ;; esac ;;
     --pile) pile=$2; shift ;;
     --dump) dump=1 ;;
+    --patience) patience=$2; shift ;;
     --limit) limit=$2; shift ;;
     --log) log=$2; shift ;;
     -h|--help) usage 0 ;;
@@ -66,6 +67,8 @@ done
 [ -z "$scenarios" ] || [ "$scripts" = stub ] || { echo "run.sh: --scenarios needs --scripts stub" >&2; exit 2; }
 [ -n "$xen_gz" ] && [ -n "$xen_bin" ] || { echo "run.sh: no Xen (Debian: xen-hypervisor-4.17-amd64 xen-utils-4.17)" >&2; exit 2; }
 
+[ -n "$patience" ] || { [ "$daemon" = devd ] && patience=120 || patience=20; }
+name=$daemon
 work=$(mktemp -d "$cache/run.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 log=${log:-$cache/last.log}
@@ -89,7 +92,7 @@ if [ "$daemon" = devd ]; then
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --release -p devd --no-default-features \
         --manifest-path "$top/Cargo.toml" --target $triple --target-dir "$top/target/static" < /dev/null
     daemon=$top/target/static/$triple/release/devd
-    daemon_args="--foreground --script-dir /etc/xen/scripts --script-dir /lab/fast $daemon_args"
+    daemon_args="--foreground --script-dir /etc/xen/scripts $daemon_args"
 fi
 
 # ---- images ----
@@ -129,25 +132,26 @@ pack() { # ROOT FILE
 }
 scripts_into() { # ROOT
     mkdir -p "$1/etc/xen/scripts"
-    if [ "$scripts" = real ]; then
-        cp -a /etc/xen/scripts/. "$1/etc/xen/scripts/"
-        put "$1" /bin/bash /usr/bin/bash
-        put "$1" "$(command -v flock)" /usr/bin/flock
-    elif [ "$scripts" != none ]; then
-        install -m 755 "$here"/hotplug/{block,vif-bridge,vif-fail,vif-hang} "$1/etc/xen/scripts/"
-    fi
     if [ "$scripts" = none ]; then
         rmdir "$1/etc/xen/scripts"
         touch "$1/lab/bare"
         return
     fi
-    if [ "$scripts" = fast ] || [ -n "$scenarios" ] || [ "$pile" != 0 ]; then
-        cc -O2 -Wall -static -o "$work/fast" "$here/hotplug/fast.c" -lxenstore -lxentoolcore
-        install -D -m 755 "$work/fast" "$1/lab/fast/vif-bridge"
-        install -D -m 755 "$work/fast" "$1/lab/fast/block"
-        # By a name of its own: devd looks scripts up by their names.
-        install -D -m 755 "$work/fast" "$1/lab/fast/costs-nothing"
+    if [ "$scripts" = real ] || [ -n "$scenarios" ]; then
+        cp -a /etc/xen/scripts/. "$1/etc/xen/scripts/"
+        put "$1" /bin/bash /usr/bin/bash
+        put "$1" "$(command -v flock)" /usr/bin/flock
     fi
+    if [ "$scripts" != real ]; then
+        [ -z "$scenarios" ] || mv "$1/etc/xen/scripts/block" "$1/etc/xen/scripts/upstream-block"
+        install -m 755 "$here"/hotplug/{block,vif-bridge,vif-fails-twice} "$1/etc/xen/scripts/"
+        local kind
+        for kind in vif block; do
+            install -m 755 "$here/hotplug/slow" "$1/etc/xen/scripts/$kind-slow"
+            install -m 755 "$here/hotplug/hang" "$1/etc/xen/scripts/$kind-hang"
+        done
+    fi
+    cc -O2 -Wall -static -o "$1/etc/xen/scripts/costs-nothing" "$here/hotplug/costs-nothing.c" -lxenstore -lxentoolcore
 }
 
 g=$work/guest
@@ -157,15 +161,16 @@ for f in xenstore-read xenstore-write xenstore-watch xenstore-rm xenstore-ls xen
 done
 install -m 755 "$here"/guest/{common,driver,guest}.sh "$g/lab/"
 modules "$g" xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs bridge loop xen-netback xen-blkback xen-netfront xen-blkfront
-[ $p9 = 0 ] || modules "$g" 9pnet_xen 9p
+[ $p9 = 0 ] && [ -z "$scenarios" ] || modules "$g" 9pnet_xen 9p
+[ -z "$scenarios" ] || modules "$g" tun
 scripts_into "$g"
 if [ "$daemon" = xl ]; then
     put "$g" "$xen_bin/xl" /usr/sbin/xl
     touch "$g/etc/xen/xl.conf"
-    echo "exec /usr/sbin/xl $daemon_args devd -F" > "$work/start"
+    echo "exec /usr/sbin/xl $daemon_args \"\$@\" devd -F" > "$work/start"
 else
     put "$g" "$daemon" /usr/sbin/lab-daemon
-    echo "exec /usr/sbin/lab-daemon $daemon_args" > "$work/start"
+    echo "exec /usr/sbin/lab-daemon $daemon_args \"\$@\"" > "$work/start"
 fi
 { echo '#!/bin/sh'; cat "$work/start"; } > "$g/lab/start-daemon"
 chmod 755 "$g/lab/start-daemon"
@@ -198,13 +203,20 @@ put "$d" "$xen_bin/xenstore-control" /usr/bin/xenstore-control
 put "$d" "$work/labprobe" /usr/bin/labprobe
 mkdir -p "$d/etc/xen" "$d/usr/lib/$(basename "$(dirname "$xen_bin")")"
 echo 'autoballoon="off"' > "$d/etc/xen/xl.conf"
-install -m 755 "$here"/guest/{common,dom0,qdisk,p9,scenarios}.sh "$d/lab/"
+install -m 755 "$here"/guest/{common,dom0,qdisk,p9}.sh "$d/lab/"
+if [ -n "$scenarios" ]; then
+    cp -r "$here/guest/scenarios" "$d/lab/"
+    # A PV kernel that is never run: a guest that only has to be there needs no more.
+    cc -nostdlib -static -no-pie -Wl,-n,--build-id=none -Wl,-Ttext=0x200000 -Wl,--section-start=.note.Xen=0x202000 \
+        -o "$d/img/idle" "$here/guest/idle.S"
+fi
 cat > "$d/lab/config" <<C
 CYCLES=$cycles
 SANITY=${LAB_SANITY:-15}
 BURST=$burst
 SCRIPTS=$scripts
-RESTART=$restart
+DAEMON=$name
+PATIENCE=$patience
 DUMP=$dump
 PILE=$pile
 QDISK=$qdisk

@@ -1,7 +1,9 @@
 #!/bin/busybox sh
 # Init of the driver domain.
 . /lab/common.sh
-for m in xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs bridge loop xen-netback xen-blkback; do
+# lab.late: netback comes when a story says so.
+grep -q lab.late /proc/cmdline || netback=xen-netback
+for m in xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs bridge loop $netback xen-blkback; do
     modprobe $m || echo "DRIVER cannot load $m"
 done
 mkdir -p /proc/xen && mount -t xenfs xenfs /proc/xen
@@ -13,7 +15,7 @@ ip link set labbr0 up
 # Disks for the guest: files, and a block device (a loop device).
 mkdir -p /disks /share
 echo LAB-SHARE-MAGIC > /share/file
-for d in file dev hot q1 q2; do
+for d in file dev hot q1 q2 q3; do
     printf 'LAB-DISK-%s-MAGIC\n' $d > /disks/$d.img
     truncate -s 16M /disks/$d.img
 done
@@ -27,12 +29,12 @@ if [ -e /lab/bare ]; then
     losetup() { busybox losetup "$@"; }
     brctl() { busybox brctl "$@"; }
 fi
-is_bare() {
-    for f in bash ip losetup brctl ifconfig route iptables nft; do
-        for d in /usr/bin /usr/sbin; do [ ! -e $d/$f ] || echo $d/$f; done
-    done
-    [ ! -e /etc/xen/scripts ] || echo /etc/xen/scripts
-    echo bare
+tools_left() {
+    found=$(ls -d /etc/xen/scripts 2> /dev/null
+        for f in bash ip losetup brctl ifconfig route iptables nft; do
+            ls /usr/bin/$f /usr/sbin/$f 2> /dev/null
+        done)
+    echo "tools=${found:-none}"
 }
 # Files for `labprobe pile`.
 pile_files() { # FIRST COUNT
@@ -41,9 +43,9 @@ pile_files() { # FIRST COUNT
     echo made
 }
 
-start_daemon() {
+start_daemon() { # [MORE ARGUMENTS]
     cd /
-    setsid /lab/start-daemon < /dev/null >> /var/log/daemon.log 2>&1 &
+    setsid /lab/start-daemon "$@" < /dev/null >> /var/log/daemon.log 2>&1 &
     echo $! > /run/daemon.pid
 }
 # One line: numbers of the daemon process, and of all the children it has reaped.
@@ -59,7 +61,7 @@ stop_daemon() { # [SIGNAL]
     p=$(cat /run/daemon.pid)
     kill -${1:-KILL} $p 2>/dev/null
     i=0
-    while [ -d /proc/$p ] && [ $i -lt 100 ]; do usleep 50000; i=$((i + 1)); done
+    while [ -d /proc/$p ] && [ $i -lt 600 ]; do usleep 50000; i=$((i + 1)); done
     [ ! -d /proc/$p ] && echo stopped
 }
 # The process ids of all QEMUs, or of those for one guest.
@@ -85,31 +87,61 @@ qemu_stats() { # DOMID
             threads=$(ls /proc/$q/task | wc -l) fds=$(ls /proc/$q/fd | wc -l) parent=$(sed 's/.*) . //; s/ .*//' /proc/$q/stat)
     done
 }
-# How often the hotplug scripts of hotplug/ have been run: HOOK VERB PATH-PATTERN
-n_hooks() { echo "hooks=$(grep -c "$1 $2 .*$3" /run/hooks.log)."; }
-# What hotplug/vif-hang has left running.
+daemon_memory() { awk '/^Anonymous:/ {print $2}' /proc/$(cat /run/daemon.pid)/smaps_rollup; }
+# The scripts of hotplug/ that have run for devices, in order; for all of them the same, or more
+# than one answer: KIND/DOMID DEVID... -> hooks=[online offline].
+hooks_of() {
+    of=$1; shift
+    awk -v of="backend/$of/" -v ids="$*" '
+        {h[$3] = h[$3] (h[$3] == "" ? "" : " ") $2}
+        END {
+            n = split(ids, id, " ")
+            for (i = 1; i <= n; i++) {
+                a = h[of id[i]]
+                if (!(a in said)) all = all "[" a "]"
+                said[a] = 1
+            }
+            print "hooks=" all "."
+        }' /run/hooks.log
+}
+# hotplug/slow waits for these.
+hold() { for v; do : > /run/hold-$v; done; }
+release() { rm -f /run/hold-*; }
+# What hotplug/hang has left running.
 hangers() {
     for q in /proc/[0-9]*; do
         IFS= read -r c < $q/cmdline
-        case $c in *vif-hang*|sleep7777*) echo ${q#/proc/} ;; esac
+        case $c in *-hang*|sleep7777*) echo ${q#/proc/} ;; esac
     done 2>/dev/null
 }
 n_hangers() { echo "hangers=$(hangers | grep -c .)."; }
 # What hooks and disks must not leave behind.  A hook and all that it has started have
 # XENBUS_PATH in their environment; a child that nobody has waited for still has its parent.
-# Of the loop devices two are the lab's own.
 left_processes() {
     p=$(cat /run/daemon.pid)
-    for q in /proc/[0-9]*; do
-        if grep -q "^PPid:.$p$" $q/status || grep -q XENBUS_PATH= $q/environ; then
-            echo "${q#/proc/}:$(tr '\0' ' ' < $q/cmdline)"
-        fi
+    for q in $(grep -l "^PPid:.$p$" /proc/[0-9]*/status; grep -l XENBUS_PATH= /proc/[0-9]*/environ); do
+        echo "${q%/*}:$(tr '\0' ' ' < ${q%/*}/cmdline)"
     done 2>/dev/null
     qemus
 }
-left_loops() { losetup -a | grep -vE '^/dev/loop[67]:'; }
-none_left() { l=$("left_$1"); echo "left=${l:-none}"; }
-# A clean start for the next scenario: no daemon, no QEMU, nothing of a dead guest.
+loops() { losetup -a | cut -d: -f1; }
+left_loops() { # WHAT MAY BE THERE, besides the lab's own two
+    for l in $(loops); do
+        case " /dev/loop6 /dev/loop7 $* " in *" $l "*) ;; *) echo $l ;; esac
+    done
+}
+none_left() { # processes|loops ...
+    w=$1; shift
+    l=$(left_$w "$@")
+    echo "left=${l:-none}"
+}
+# Is the daemon there, and what is left since the last time?
+leftovers() {
+    l=$(left_processes; left_loops $(cat /run/loops))
+    [ -n "$l" ] || loops > /run/loops
+    echo "daemon=$([ -d /proc/$(cat /run/daemon.pid) ] && echo alive || echo dead) left=${l:-none}"
+}
+# A clean start for the next story: no daemon, no QEMU, nothing of a dead guest.
 fresh_daemon() {
     stop_daemon
     for q in $(qemus); do kill -9 $q; done
@@ -119,11 +151,12 @@ fresh_daemon() {
             case $f in [0-9]*) xenstore-rm $n/$f ;; esac
         done
     done
-    : > /run/hooks.log
+    release
+    loops > /run/loops
     start_daemon
-    echo fresh
 }
 : > /run/hooks.log
+: > /run/loops
 start_daemon
 agent &
 follow /var/log/daemon.log DAEMON &
