@@ -10,7 +10,7 @@ story_two_at_once() {
 }
 
 quota() { # the highest numbers while it runs
-    while :; do xenstore-control quota $DD; usleep 200000; done > /tmp/quota 2>&1 & qp=$!
+    while :; do xenstore-control quota $DD; sleep 1; done > /tmp/quota 2>&1 & qp=$!
 }
 quota_end() {
     kill $qp
