@@ -81,6 +81,7 @@ fn ratios() {
     compare(
         "event path",
         CPU,
+        1,
         vec![
             Way::new("ours, relative (as watched)", |count| {
                 for i in 0..count as usize {

@@ -80,6 +80,7 @@ fn ratios() {
         let found = compare(
             &format!("look up, {guests} guests"),
             CPU,
+            1,
             vec![
                 Way::new("ours", |count| {
                     (0..count).for_each(|_| look_up(&registry, any_device(guests, of_registry)));
@@ -94,6 +95,7 @@ fn ratios() {
         let renewed = compare(
             &format!("remove and insert, {guests} guests"),
             CPU,
+            1,
             vec![
                 Way::new("ours", |count| {
                     (0..count)

@@ -2,7 +2,9 @@
 
 pub mod allocations;
 pub mod events;
+pub mod life;
 mod order;
+pub mod raw;
 pub mod reference;
 pub mod versus;
 
@@ -11,7 +13,7 @@ use devd_core::{DeviceKey, Domid, Kind};
 pub use order::Shuffled;
 
 /// The devices that each guest has: two disks, an interface and a disk of QEMU's.
-const DEVICES: [(Kind, u32); 4] =
+pub const DEVICES: [(Kind, u32); 4] =
     [(Kind::Vif, 0), (Kind::Vbd, 51712), (Kind::Vbd, 51728), (Kind::Qdisk, 51744)];
 
 /// The devices of these guests, guest by guest.

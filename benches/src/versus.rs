@@ -36,13 +36,14 @@ pub const CPU: ClockId = ClockId::CLOCK_THREAD_CPUTIME_ID;
 /// The time that has passed.
 pub const WALL: ClockId = ClockId::CLOCK_MONOTONIC;
 
-/// Measures the ways in turn, by this clock. Prints the median of each, and how its median compares with the
+/// Measures the ways in turn, by this clock; a run does `things`. Prints the median of each, and how its median compares with the
 /// last one's, which is the reference; returns the medians in nanoseconds.
-pub fn compare(what: &str, clock: ClockId, mut ways: Vec<Way<'_>>) -> Vec<f64> {
+pub fn compare(what: &str, clock: ClockId, things: u32, mut ways: Vec<Way<'_>>) -> Vec<f64> {
     let counts: Vec<u32> = ways.iter_mut().map(|way| calibrate(way, clock)).collect();
     for _ in 0..ROUNDS {
         for (way, count) in ways.iter_mut().zip(&counts) {
-            let took = way.time(clock, *count).as_secs_f64() * 1e9 / f64::from(*count);
+            let took =
+                way.time(clock, *count).as_secs_f64() * 1e9 / f64::from(*count) / f64::from(things);
             way.took.push(took);
         }
     }

@@ -153,6 +153,14 @@ impl Site {
         format!("{}/{below}", self.home)
     }
 
+    /// The socket that the client under test goes to.
+    pub fn socket(&self) -> &Path {
+        match &self.address {
+            Address::Socket(path) => path,
+            Address::Device(path) => panic!("{} is a device", path.display()),
+        }
+    }
+
     pub fn is_device(&self) -> bool {
         matches!(self.address, Address::Device(_))
     }
