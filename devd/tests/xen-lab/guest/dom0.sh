@@ -47,8 +47,8 @@ gone() { labprobe gone $PATIENCE "$1" || { echo "$1 still there: $(xenstore-ls $
 appears() { labprobe appears $PATIENCE "$1" || { echo "no $1"; return 1; }; }
 # expect_node PATH TEXT: the node appears, and TEXT is in it.
 expect_node() {
-    appears $1 || return 1
-    case $(xenstore-read $1) in *"$2"*) ;; *) return 1 ;; esac
+    got=$(appears $1); echo "$got"
+    case $got in *"$2"*) ;; *) return 1 ;; esac
 }
 # `xl ...-attach` refuses every device of a PV guest that has, or is to get, a qdisk, unless
 # it believes that a QEMU for the guest runs in dom0 (see the README).
