@@ -35,7 +35,8 @@ usage: run.sh [options]
   --patience S         how long a check waits for what must come, S seconds
                        (120; for a daemon that is not devd, 20)
   --pile N             attach N devices of each kind, one behind the other, and keep
-                       them all: how long do the 1st, the 50th, the 200th take?
+                       them all: how long do the 1st, the 50th, the last take?  With
+                       --scripts real then the same with `xl devd`
   --dump               print the xenstore trace, permissions, every cycle
   --limit S            give up after S seconds                              (600)
   --log FILE           keep the whole console there  (default: in the cache)
@@ -174,6 +175,12 @@ else
 fi
 { echo '#!/bin/sh'; cat "$work/start"; } > "$g/lab/start-daemon"
 chmod 755 "$g/lab/start-daemon"
+if [ "$pile" != 0 ] && [ "$scripts" = real ] && [ "$daemon" != xl ]; then
+    put "$g" "$xen_bin/xl" /usr/sbin/xl
+    touch "$g/etc/xen/xl.conf"
+    printf '#!/bin/sh\nexec /usr/sbin/xl devd -F\n' > "$g/lab/start-xl"
+    chmod 755 "$g/lab/start-xl"
+fi
 pack "$g" "$work/guest.img"
 
 d=$work/dom0

@@ -216,25 +216,34 @@ if [ "$CYCLES" -gt 0 ]; then
 fi
 
 # ---- a pile of devices: is the last one as quick as the first? ----
-pile() { # NAME KIND FIRST TARGET
+pile() { # NAME KIND FIRST COUNT TARGET
     t=$(uptime)
-    labprobe pile $2 $DD $G $3 $PILE $4 120 > /tmp/pile 2>&1; r=$?
+    labprobe pile $2 $DD $G $3 $4 $5 120 > /tmp/pile 2>&1; r=$?
     sed -n 's/^PROBE [a-z]* pile \(.*\)/LAB info pile.'$1' \1/p' /tmp/pile
     if [ $r = 0 ]; then echo "LAB ok pile.$1 $(secs $t)"
     else failed=$((failed + 1)); echo "LAB FAIL pile.$1 $(secs $t) $(grep labprobe: /tmp/pile | head -n 3 | tr '\n' ' ')"; fi
     stats after_pile_$1
 }
+piles() { # NAME
+    files=$PILE; [ $files -le 50 ] || files=50
+    ask $DD "pile_files 600000 $files" > /dev/null
+    pile $1.vif vif 600 $PILE labbr0
+    pile $1.vbd_dev vbd 500000 $PILE /dev/loop6
+    pile $1.vbd_file vbd 600000 $files /disks/pile-%d.img
+}
 if [ "$PILE" != 0 ]; then
-    ask $DD "pile_files 600000 $PILE" > /dev/null
-    [ "$SCRIPTS" != real ] || {
-        # Scripts would take hours for them all: of a pile under scripts only the devices that
-        # are measured have the real ones.
-        export LABPROBE_MTU=1 LABPROBE_FILL=/etc/xen/scripts/costs-nothing
-    }
-    pile vif vif 600 labbr0
-    pile vbd_dev vbd 500000 /dev/loop6
-    pile vbd_file vbd 600000 /disks/pile-%d.img
-    unset LABPROBE_FILL
+    [ "$SCRIPTS" != real ] || export LABPROBE_MTU=1
+    piles devd
+    if [ "$SCRIPTS" = real ]; then
+        # Scripts would take hours for them all: of this pile only the devices that are measured
+        # have the real ones.
+        ask $DD 'stop_daemon TERM; DAEMON=xl; start_daemon; echo started' > /dev/null
+        sleep 3
+        export LABPROBE_FILL=/etc/xen/scripts/costs-nothing
+        piles xl
+        unset LABPROBE_FILL
+        ask $DD 'stop_daemon; DAEMON=daemon; start_daemon; echo started' > /dev/null
+    fi
 fi
 
 if [ -n "$SCENARIOS" ]; then

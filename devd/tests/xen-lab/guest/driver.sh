@@ -45,7 +45,7 @@ pile_files() { # FIRST COUNT
 
 start_daemon() { # [MORE ARGUMENTS]
     cd /
-    setsid /lab/start-daemon "$@" < /dev/null >> /var/log/daemon.log 2>&1 &
+    setsid /lab/start-${DAEMON:-daemon} "$@" < /dev/null >> /var/log/daemon.log 2>&1 &
     echo $! > /run/daemon.pid
 }
 # One line: numbers of the daemon process, and of all the children it has reaped.
