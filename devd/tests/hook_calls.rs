@@ -5,7 +5,7 @@ mod support;
 
 use std::path::PathBuf;
 
-use support::{Devd, Device, World, process};
+use support::{Devd, Device, World, process, wait_until};
 
 /// The hook that runs now, as it finds itself: it waits at a gate while it is looked at.
 struct Call {
@@ -33,7 +33,10 @@ impl Call {
 
     /// No input, nothing open but the three, no signal held back, a group of its own.
     fn finds_itself_alone(&self, scripts: &std::path::Path) {
-        // The shell has its script open.
+        wait_until("the shell to have put its files back", || {
+            !process::open_files(self.pid).iter().any(|(_, file)| file.ends_with("runs"))
+        });
+        // It has its script open.
         let files: Vec<(i32, PathBuf)> = process::open_files(self.pid)
             .into_iter()
             .filter(|(_, file)| !file.starts_with(scripts))

@@ -217,8 +217,9 @@ impl Builtins {
             Verb::Add => {
                 let job = request::attach(builtin, hook, client, &self.claims, self.antispoof)?;
                 job.map(|job| match self.made.remove(&(key, tap)) {
+                    // What another has begun is for this run to end.
+                    Some(Made::FoundDisk(_)) | None => job,
                     Some(old) => Job::Anew(old, Box::new(job)),
-                    None => job,
                 })
             }
             Verb::Remove => match self.made.remove(&(key, tap)) {

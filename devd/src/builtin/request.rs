@@ -28,11 +28,11 @@ pub(super) fn attach(
 ) -> Result<Result<Job, Failure>, Error> {
     Ok(match builtin {
         Builtin::VifBridge => {
-            let nodes = ["vifname", "bridge", "mtu", "ip"];
-            let [vifname, bridge, mtu, ip] = read(client, hook.key, nodes)?;
+            let [vifname, bridge, mtu] = read(client, hook.key, ["vifname", "bridge", "mtu"])?;
             let mtu = number(&mtu);
+            let ip = if antispoof { Some(read(client, hook.key, ["ip"])?) } else { None };
             Interface::new(hook.key, hook.tap, &vifname).and_then(|interface| {
-                let allowed = if antispoof { vif_route::networks(&ip)? } else { Vec::new() };
+                let allowed = ip.map(|[ip]| vif_route::networks(&ip)).transpose()?;
                 Ok(Job::Bridge(vif_bridge::Attach { interface, bridge, mtu, allowed }))
             })
         }

@@ -18,8 +18,8 @@ pub(crate) struct Attach {
     pub(crate) bridge: Vec<u8>,
     /// The value of `mtu`, if that is a number.
     pub(crate) mtu: Option<u32>,
-    /// The addresses that the guest may send as; none: all.
-    pub(crate) allowed: Vec<Network>,
+    /// The addresses that the guest may send as, if that is asked for; none of them: all.
+    pub(crate) allowed: Option<Vec<Network>>,
 }
 
 impl Attach {
@@ -33,7 +33,7 @@ impl Attach {
         match self.set_up(&mut links, &bridge, &before) {
             Ok(success) => Ok(success),
             Err(failure) => {
-                if !self.allowed.is_empty() {
+                if self.allowed.is_some() {
                     let _ = firewall::unprotect(&interface.name);
                 }
                 interface.restore(&mut links, &before);
@@ -61,10 +61,12 @@ impl Attach {
         } else {
             success.mtu = Some(mtu);
         }
-        let limited = !self.allowed.is_empty();
-        if limited {
-            firewall::protect(name, &self.allowed)?;
-        }
+        let limited = match self.allowed.as_deref() {
+            None => false,
+            // Whoever had the name before may have left rules.
+            Some([]) => firewall::unprotect(name).map(|()| false)?,
+            Some(allowed) => firewall::protect(name, allowed).map(|()| true)?,
+        };
         if before.master != bridge.index {
             links
                 .set_master(index, bridge.index)
