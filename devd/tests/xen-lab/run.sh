@@ -226,6 +226,7 @@ DAEMON=$name
 PATIENCE=$patience
 DUMP=$dump
 PILE=$pile
+PILE_KINDS="${LAB_PILE_KINDS:-vif vbd_dev vbd_file}"
 QDISK=$qdisk
 P9=$p9
 SCENARIOS=$scenarios

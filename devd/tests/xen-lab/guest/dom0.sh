@@ -225,11 +225,14 @@ pile() { # NAME KIND FIRST COUNT TARGET
     stats after_pile_$1
 }
 piles() { # NAME
-    files=$PILE; [ $files -le 50 ] || files=50
-    ask $DD "pile_files 600000 $files" > /dev/null
-    pile $1.vif vif 600 $PILE labbr0
-    pile $1.vbd_dev vbd 500000 $PILE /dev/loop6
-    pile $1.vbd_file vbd 600000 $files /disks/pile-%d.img
+    ask $DD "pile_files 600000 $PILE" > /dev/null
+    for k in $PILE_KINDS; do
+        case $k in
+        vif) pile $1.vif vif 600 $PILE labbr0 ;;
+        vbd_dev) pile $1.vbd_dev vbd 500000 $PILE /dev/loop6 ;;
+        vbd_file) pile $1.vbd_file vbd 600000 $PILE /disks/pile-%d.img ;;
+        esac
+    done
 }
 if [ "$PILE" != 0 ]; then
     [ "$SCRIPTS" != real ] || export LABPROBE_MTU=1
