@@ -167,6 +167,14 @@ impl Transport for Pipe {
         self.socket.read(buffer)
     }
 
+    fn read_within(
+        &mut self,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<usize>> {
+        self.socket.read_within(buffer, timeout)
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.write(bytes)
     }

@@ -144,10 +144,9 @@ impl Client {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         while !self.connection.has_event() {
             self.check()?;
-            if !self.wait(WaitFor::Input, time_left(deadline))? {
+            if self.read_within(time_left(deadline), &mut Nothing)? == Read::Nothing {
                 break;
             }
-            self.read_once(&mut Nothing)?;
         }
         Ok(self.connection.next_event())
     }
@@ -155,8 +154,7 @@ impl Client {
     /// Lets events come in for this long.
     pub(crate) fn pause(&mut self, duration: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + duration;
-        while self.wait(WaitFor::Input, time_left(Some(deadline)))? {
-            self.read_once(&mut Nothing)?;
+        while self.read_within(time_left(Some(deadline)), &mut Nothing)? != Read::Nothing {
             if Instant::now() >= deadline {
                 break;
             }
@@ -245,21 +243,23 @@ impl Client {
                 Some(_) => patience.min(Self::INTERRUPTED),
                 None => patience,
             };
-            let woken = match (unsent, self.connection.quirks().poll_out) {
-                (false, _) => self.wait(WaitFor::Input, Some(left))?,
-                (true, true) => self.wait(WaitFor::InputOrRoom, Some(left))?,
+            let outstanding = self.connection.outstanding();
+            let read = match (unsent, self.connection.quirks().poll_out) {
+                (false, _) => self.read_within(Some(left), exchange)?,
+                (true, true) if self.wait(WaitFor::InputOrRoom, Some(left))? => {
+                    self.read_once(exchange)?
+                }
+                (true, true) => Read::Nothing,
                 (true, false) => {
                     self.wait(WaitFor::Input, Some(left.min(RETRY_WRITE)))?;
-                    true
+                    self.read_once(exchange)?
                 }
             };
-            let outstanding = self.connection.outstanding();
-            if woken {
-                self.read_once(exchange)?;
-            }
             if self.connection.outstanding() < outstanding {
                 silence = Silence::default();
-            } else if patience.is_zero() || !woken && (left == patience || self.is_interrupted()) {
+            } else if patience.is_zero()
+                || read == Read::Nothing && (left == patience || self.is_interrupted())
+            {
                 self.lose(Disconnected::TimedOut);
                 return Err(Error::TimedOut);
             }
@@ -294,13 +294,31 @@ impl Client {
         }
     }
 
-    /// Reads once and hands out the answers in it.
+    /// Reads what is there and hands out the answers in it.
     fn read_once(&mut self, exchange: &mut impl Exchange) -> Result<Read, Error> {
-        let space = self.connection.space();
-        let room = space.len();
-        let len = match self.transport.read(space) {
-            Ok(0) => return Err(self.lose(Disconnected::Closed).into()),
-            Ok(len) => len,
+        let read = self.transport.read(self.connection.space());
+        self.take_in(read.map(Some), exchange)
+    }
+
+    /// Waits for something to read first.
+    fn read_within(
+        &mut self,
+        timeout: Option<Duration>,
+        exchange: &mut impl Exchange,
+    ) -> Result<Read, Error> {
+        let read = self.transport.read_within(self.connection.space(), timeout);
+        self.take_in(read, exchange)
+    }
+
+    fn take_in(
+        &mut self,
+        read: io::Result<Option<usize>>,
+        exchange: &mut impl Exchange,
+    ) -> Result<Read, Error> {
+        let len = match read {
+            Ok(None) => return Ok(Read::Nothing),
+            Ok(Some(0)) => return Err(self.lose(Disconnected::Closed).into()),
+            Ok(Some(len)) => len,
             Err(error) => match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return Ok(Read::Empty),
                 // How a socket ends whose store did not read all that was written.
@@ -310,6 +328,7 @@ impl Client {
                 _ => return Err(self.lose(error.into()).into()),
             },
         };
+        let room = self.connection.space().len();
         self.connection.filled(len);
         loop {
             match self.connection.next_arrival() {
@@ -385,6 +404,8 @@ fn time_left(deadline: Option<Instant>) -> Option<Duration> {
 /// What one read brought.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Read {
+    /// Nothing has come in the time that there was.
+    Nothing,
     Empty,
     Some,
     /// As much as there was room for: there may be more.

@@ -82,6 +82,20 @@ pub trait Transport: Send {
             Err(errno) => Err(errno.into()),
         }
     }
+
+    /// Reads what is there; sleeps for it first, up to `timeout` (none: for ever), if that is
+    /// nothing. `None`: nothing has come.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`wait`](Self::wait) and [`read`](Self::read).
+    fn read_within(
+        &mut self,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<usize>> {
+        if self.wait(WaitFor::Input, timeout)? { self.read(buffer).map(Some) } else { Ok(None) }
+    }
 }
 
 /// In whole milliseconds, rounded up: rounded down, the last one would be spent spinning.

@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, setsockopt, socket,
     sockopt,
@@ -23,6 +24,8 @@ const CONNECT_TIMEOUT: TimeVal = TimeVal::new(5, 0);
 pub struct Socket {
     path: PathBuf,
     fd: Option<OwnedFd>,
+    /// How long a `recv` sleeps that may; a new socket's does for ever.
+    sleeps: Option<Duration>,
 }
 
 impl Socket {
@@ -32,7 +35,7 @@ impl Socket {
     ///
     /// The system's.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
-        let mut socket = Self { path: path.into(), fd: None };
+        let mut socket = Self { path: path.into(), fd: None, sleeps: None };
         socket.reopen()?;
         Ok(socket)
     }
@@ -44,12 +47,31 @@ impl Socket {
 
 impl Transport for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self.fd()?.as_raw_fd(), buffer, MsgFlags::empty())?)
+        Ok(recv(self.fd()?.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
+    }
+
+    /// In one call, where waiting and reading would be two.
+    fn read_within(
+        &mut self,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<usize>> {
+        let fd = self.fd()?;
+        if timeout != self.sleeps {
+            setsockopt(fd, sockopt::ReceiveTimeout, &time_val(timeout))?;
+        }
+        let received = recv(fd.as_raw_fd(), buffer, MsgFlags::empty());
+        self.sleeps = timeout;
+        match received {
+            Ok(len) => Ok(Some(len)),
+            Err(Errno::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Not write(2): a store that is gone is an error, not a signal.
-        Ok(send(self.fd()?.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+        Ok(send(self.fd()?.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -70,9 +92,46 @@ impl Transport for Socket {
         // Of a unix socket this limits connect(2) too.
         setsockopt(&fd, sockopt::SendTimeout, &CONNECT_TIMEOUT)?;
         connect(fd.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
-        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
-        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         self.fd = Some(fd);
+        self.sleeps = None;
         Ok(())
+    }
+}
+
+/// No time at all would be for ever, so that it is a microsecond at least.
+fn time_val(timeout: Option<Duration>) -> TimeVal {
+    let Some(timeout) = timeout else { return TimeVal::new(0, 0) };
+    let timeout = timeout.max(Duration::from_micros(1));
+    let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+    TimeVal::new(seconds, timeout.subsec_micros().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn a_read_sleeps_only_if_it_may_and_only_so_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
+        let mut socket = Socket::open(dir.path().join("socket")).unwrap();
+        let (mut store, _) = listener.accept().unwrap();
+        let mut buffer = [0; 8];
+
+        let nothing = |result: io::Result<usize>| result.unwrap_err().kind();
+        assert_eq!(nothing(socket.read(&mut buffer)), io::ErrorKind::WouldBlock);
+        for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)] {
+            assert_eq!(socket.read_within(&mut buffer, Some(timeout)).unwrap(), None);
+        }
+        assert_eq!(nothing(socket.read(&mut buffer)), io::ErrorKind::WouldBlock);
+
+        store.write_all(b"abc").unwrap();
+        assert_eq!(socket.read_within(&mut buffer, Some(Duration::MAX)).unwrap(), Some(3));
+        store.write_all(b"de").unwrap();
+        assert_eq!(socket.read_within(&mut buffer, None).unwrap(), Some(2));
+        drop(store);
+        assert_eq!(socket.read_within(&mut buffer, None).unwrap(), Some(0));
     }
 }
