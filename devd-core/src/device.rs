@@ -1,8 +1,9 @@
 //! What is known about one device.
 
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 
-use crate::timer::Slot;
+use crate::facts::{HookFacts, RecentFacts};
+use crate::link::Link;
 use crate::{DeviceKey, HotplugStatus, Observation, Reason, Server, State, Time, Want};
 
 /// How far a hook is.
@@ -106,22 +107,14 @@ pub(crate) struct Device {
     /// When the device was first seen closed.
     pub(crate) closed_at: Option<Time>,
     /// What the hook needs, remembered: the store may not have it any more when it is needed.
-    pub(crate) hook: Option<HookFacts>,
+    pub(crate) hook: Option<Arc<HookFacts>>,
     /// The list of its guest's devices.
     pub(crate) guest: u32,
-    pub(crate) next: Option<u32>,
-    pub(crate) previous: Option<u32>,
-    pub(crate) timer: Slot,
-    pub(crate) look_timer: Slot,
-}
-
-/// What a device's directory says about its hook.
-#[derive(Debug, Default)]
-pub(crate) struct HookFacts {
-    pub(crate) script: Option<Vec<u8>>,
-    pub(crate) has_type: bool,
-    pub(crate) ioemu: bool,
-    pub(crate) gatewaydev: Vec<u8>,
+    pub(crate) next: Link,
+    pub(crate) previous: Link,
+    /// Where its deadlines are.
+    pub(crate) timer: Link,
+    pub(crate) look_timer: Link,
 }
 
 /// Was `script` missing when `state` was not looked at? It may have gone with the whole
@@ -129,17 +122,6 @@ pub(crate) struct HookFacts {
 pub(crate) fn is_hollow(seen: &Observation<'_>) -> bool {
     let alone = seen.want.contains(Want::HOOK) && !seen.want.contains(Want::STATE);
     alone && seen.script.is_none()
-}
-
-impl HookFacts {
-    pub(crate) fn of(seen: &Observation<'_>) -> Self {
-        Self {
-            script: seen.script.map(Vec::from),
-            has_type: seen.vif_type.is_some(),
-            ioemu: seen.vif_type == Some(b"vif_ioemu"),
-            gatewaydev: seen.gatewaydev.map(Vec::from).unwrap_or_default(),
-        }
-    }
 }
 
 impl Device {
@@ -165,10 +147,10 @@ impl Device {
             closed_at: None,
             hook: None,
             guest,
-            next: None,
-            previous: None,
-            timer: None,
-            look_timer: None,
+            next: Link::NONE,
+            previous: Link::NONE,
+            timer: Link::NONE,
+            look_timer: Link::NONE,
         }
     }
 
@@ -193,7 +175,7 @@ impl Device {
     }
 
     /// Takes note of what a look has found.
-    pub(crate) fn note(&mut self, seen: &Observation<'_>) {
+    pub(crate) fn note(&mut self, seen: &Observation<'_>, recent: &mut RecentFacts) {
         self.found = self.found | seen.want;
         if seen.want.contains(Want::STATE) {
             self.state = seen.state;
@@ -209,7 +191,7 @@ impl Device {
         }
         let facts = seen.want.contains(Want::HOOK) && self.state.is_some();
         if facts && !is_hollow(seen) && self.may_learn() {
-            self.hook = Some(HookFacts::of(seen));
+            self.hook = Some(recent.of(seen));
         }
     }
 
@@ -265,7 +247,7 @@ impl Device {
 
     /// Is its hook to be run once more, for the emulated interface?
     pub(crate) fn has_second_pass(&self) -> bool {
-        let second = |facts: &HookFacts| facts.ioemu && facts.script.is_some();
+        let second = |facts: &Arc<HookFacts>| facts.ioemu && facts.script.is_some();
         !self.tap && self.hook.as_ref().is_some_and(second)
     }
 

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::device::{Look, Touched, is_hollow};
+use crate::facts::RecentFacts;
 use crate::sight::{needed, sight};
 use crate::timer::{Owner, Timers};
 use crate::{
@@ -77,6 +78,7 @@ pub struct Dispatcher {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
     timers: Timers,
+    facts: RecentFacts,
     actions: VecDeque<Action>,
     /// Devices whose hooks wait for others to end.
     queue: VecDeque<u32>,
@@ -95,6 +97,7 @@ impl Dispatcher {
             settings,
             registry: Registry::new(),
             timers: Timers::default(),
+            facts: RecentFacts::default(),
             actions: VecDeque::new(),
             queue: VecDeque::new(),
             running: 0,
@@ -131,7 +134,7 @@ impl Dispatcher {
                 let mut next = guest.and_then(|guest| self.registry.first_of(guest));
                 while let Some(index) = next {
                     let device = self.registry.device(index);
-                    next = device.next;
+                    next = device.next.get();
                     if device.key.kind == kind {
                         self.look(index);
                     }
@@ -185,7 +188,7 @@ impl Dispatcher {
         if look == Look::Void {
             return self.look(index);
         }
-        device.note(seen);
+        device.note(seen, &mut self.facts);
         // Something has happened since: there will be another look.
         let stale = look == Look::Stale;
         let sight = sight(device, seen);

@@ -4,8 +4,9 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::device::Device;
+use crate::link::Link;
 use crate::service::ServiceState;
-use crate::timer::{Owner, Place, Slot};
+use crate::timer::{Owner, Place};
 use crate::{DeviceKey, Domid, Time};
 
 /// What is known about one guest.
@@ -21,8 +22,8 @@ pub(crate) struct Guest {
     /// When its QEMU became ready.
     pub(crate) ready_at: Time,
     /// The first of its devices; each knows the next.
-    first: Option<u32>,
-    timer: Slot,
+    first: Link,
+    timer: Link,
 }
 
 /// All devices and guests: found by their names in constant time, stored densely, reached by
@@ -91,10 +92,10 @@ impl Registry {
         let packed = key.packed();
         self.by_key.insert_unique(hash(packed), (packed, index), |(packed, _)| hash(*packed));
 
-        let next = self.guest_mut(guest).first.replace(index);
+        let next = core::mem::replace(&mut self.guest_mut(guest).first, Link::to(index));
         self.device_mut(index).next = next;
-        if let Some(next) = next {
-            self.device_mut(next).previous = Some(index);
+        if let Some(next) = next.get() {
+            self.device_mut(next).previous = Link::to(index);
         }
         index
     }
@@ -106,11 +107,11 @@ impl Registry {
         if let Ok(entry) = self.by_key.find_entry(hash(packed), |(other, _)| *other == packed) {
             entry.remove();
         }
-        match device.previous {
+        match device.previous.get() {
             Some(previous) => self.device_mut(previous).next = device.next,
             None => self.guest_mut(device.guest).first = device.next,
         }
-        if let Some(next) = device.next {
+        if let Some(next) = device.next.get() {
             self.device_mut(next).previous = device.previous;
         }
     }
@@ -143,12 +144,12 @@ impl Registry {
 
     /// The first of a guest's devices; `next` of each leads to the others.
     pub(crate) fn first_of(&self, guest: u32) -> Option<u32> {
-        self.guest(guest).first
+        self.guest(guest).first.get()
     }
 
     /// The devices of a guest.
     pub(crate) fn devices_of(&self, guest: u32) -> impl Iterator<Item = (u32, &Device)> {
-        core::iter::successors(self.first_of(guest), |index| self.device(*index).next)
+        core::iter::successors(self.first_of(guest), |index| self.device(*index).next.get())
             .map(|index| (index, self.device(index)))
     }
 
@@ -167,8 +168,8 @@ impl Registry {
             failures: 0,
             stop_unanswered: false,
             ready_at: Time::default(),
-            first: None,
-            timer: None,
+            first: Link::NONE,
+            timer: Link::NONE,
         };
         let index = narrow(self.guests.insert(guest));
         let rehash = |(domid, _): &(Domid, u32)| hash(u64::from(*domid));
@@ -201,7 +202,7 @@ impl Registry {
 }
 
 impl Place for Registry {
-    fn slot(&mut self, owner: Owner) -> &mut Slot {
+    fn slot(&mut self, owner: Owner) -> &mut Link {
         match owner {
             Owner::Device(index) => &mut self.device_mut(index).timer,
             Owner::Look(index) => &mut self.device_mut(index).look_timer,

@@ -1,7 +1,5 @@
 //! The QEMU of a guest: one process for all its disks and shares that QEMU serves.
 
-use alloc::vec::Vec;
-
 use crate::device::{Device, Look};
 use crate::dispatcher::Dispatcher;
 use crate::timer::Owner;
@@ -144,22 +142,26 @@ impl Dispatcher {
         let state = self.registry.guest_mut(guest);
         state.service = ServiceState::Running;
         state.ready_at = now;
-        for index in
-            self.devices_in(guest, |device| device.phase == Phase::Starting).collect::<Vec<_>>()
-        {
-            self.attached(index, notice);
-        }
+        self.each_in(
+            guest,
+            |phase| phase == Phase::Starting,
+            |this, index| {
+                this.attached(index, notice);
+            },
+        );
         self.reconcile_service(guest, now);
     }
 
     /// It could not be started: the devices that wait for it are told, and tried again later.
     fn service_failed(&mut self, guest: u32, failure: ServiceFailure, now: Time) {
         self.back_off(guest, now);
-        for index in
-            self.devices_in(guest, |device| device.phase == Phase::Starting).collect::<Vec<_>>()
-        {
-            self.fail(index, Reason::Service(failure), now);
-        }
+        self.each_in(
+            guest,
+            |phase| phase == Phase::Starting,
+            |this, index| {
+                this.fail(index, Reason::Service(failure), now);
+            },
+        );
         self.look_again(guest, |phase| phase == Phase::Waiting);
         self.forget_guest(guest);
     }
@@ -186,13 +188,24 @@ impl Dispatcher {
     /// The guest's QEMU devices in these phases are looked at as if for the first time: what
     /// was seen before may have changed until the QEMU ended.
     fn look_again(&mut self, guest: u32, which: fn(Phase) -> bool) {
-        let devices = self.devices_in(guest, |_| true);
-        let those = devices.filter(|index| which(self.registry.device(*index).phase));
-        for index in those.collect::<Vec<_>>() {
-            let device = self.registry.device_mut(index);
+        self.each_in(guest, which, |this, index| {
+            let device = this.registry.device_mut(index);
             device.phase = Phase::Waiting;
             device.void_look();
-            self.look(index);
+            this.look(index);
+        });
+    }
+
+    /// Does something to each of the guest's devices that QEMU serves and that are in such a
+    /// phase. None of them is forgotten by it.
+    fn each_in(&mut self, guest: u32, which: fn(Phase) -> bool, act: impl Fn(&mut Self, u32)) {
+        let mut next = self.registry.first_of(guest);
+        while let Some(index) = next {
+            let device = self.registry.device(index);
+            next = device.next.get();
+            if device.key.kind.server() == Server::Qemu && which(device.phase) {
+                act(self, index);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::Time;
+use crate::link::Link;
 
 /// Whose deadline it is: an index into the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +14,6 @@ pub(crate) enum Owner {
     Guest(u32),
 }
 
-/// Where an owner's deadline is in the heap.
-pub(crate) type Slot = Option<u32>;
-
 /// A binary heap whose entries know their owners, and (through `place`) are known by them, so
 /// that a deadline that is not wanted any more leaves at once: the heap is never larger than
 /// the live devices and guests call for.
@@ -24,9 +22,9 @@ pub(crate) struct Timers {
     heap: Vec<(Time, Owner)>,
 }
 
-/// Told where each owner's entry has moved.
+/// Told where in the heap each owner's entry has moved.
 pub(crate) trait Place {
-    fn slot(&mut self, owner: Owner) -> &mut Slot;
+    fn slot(&mut self, owner: Owner) -> &mut Link;
 }
 
 impl Timers {
@@ -44,7 +42,7 @@ impl Timers {
 
     /// Takes the owner's deadline away, if it has one.
     pub(crate) fn clear(&mut self, owner: Owner, place: &mut impl Place) {
-        if let Some(slot) = place.slot(owner).take() {
+        if let Some(slot) = place.slot(owner).take().get() {
             self.remove(slot as usize, place);
         }
     }
@@ -93,7 +91,7 @@ impl Timers {
     }
 
     fn tell(&self, at: usize, place: &mut impl Place) {
-        *place.slot(self.heap[at].1) = u32::try_from(at).ok();
+        *place.slot(self.heap[at].1) = u32::try_from(at).map_or(Link::NONE, Link::to);
     }
 }
 
@@ -102,10 +100,10 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Slots(Vec<Slot>);
+    struct Slots(Vec<Link>);
 
     impl Place for Slots {
-        fn slot(&mut self, owner: Owner) -> &mut Slot {
+        fn slot(&mut self, owner: Owner) -> &mut Link {
             match owner {
                 Owner::Device(index) | Owner::Look(index) | Owner::Guest(index) => {
                     &mut self.0[index as usize]
@@ -116,7 +114,7 @@ mod tests {
 
     #[test]
     fn deadlines_come_in_order_whatever_was_set_moved_and_cleared() {
-        let mut slots = Slots(alloc::vec![None; 200]);
+        let mut slots = Slots(alloc::vec![Link::NONE; 200]);
         let mut timers = Timers::default();
         let at = |i: u32| Time::from_millis(u64::from(i * 7919 % 1000));
         for i in 0..200 {
@@ -141,12 +139,12 @@ mod tests {
             seen += 1;
         }
         assert!((130..=133).contains(&seen), "{seen}");
-        assert!(slots.0.iter().all(Option::is_none));
+        assert!(slots.0.iter().all(|slot| slot.is_none()));
     }
 
     #[test]
     fn a_deadline_does_not_come_before_its_time() {
-        let mut slots = Slots(alloc::vec![None; 1]);
+        let mut slots = Slots(alloc::vec![Link::NONE; 1]);
         let mut timers = Timers::default();
         timers.set(Owner::Guest(0), Time::from_millis(5), &mut slots);
         assert_eq!(timers.pop(Time::from_millis(4), &mut slots), None);

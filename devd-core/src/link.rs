@@ -1,0 +1,28 @@
+//! An index that may be missing.
+
+/// An index, or none, in four bytes: an `Option<u32>` has eight, and a device has five of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link(u32);
+
+impl Link {
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
+    /// To this index, which is never the highest number: so many devices fit no memory.
+    pub(crate) const fn to(index: u32) -> Self {
+        debug_assert!(index != u32::MAX);
+        Self(index)
+    }
+
+    pub(crate) const fn get(self) -> Option<u32> {
+        if self.0 == u32::MAX { None } else { Some(self.0) }
+    }
+
+    pub(crate) const fn is_none(self) -> bool {
+        self.0 == u32::MAX
+    }
+
+    /// What it was; it is none from now on.
+    pub(crate) const fn take(&mut self) -> Self {
+        core::mem::replace(self, Self::NONE)
+    }
+}
