@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The waits between tries to get the connection back.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// The waits before all is listed again when the store has refused a part of it.
+const RELIST_FIRST: Duration = Duration::from_secs(1);
+const RELIST_MAX: Duration = Duration::from_secs(60);
 
 /// Why the daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +101,8 @@ struct Daemon<'a> {
     news: News,
     /// `None` while there is a connection; else when to try again, and the wait after that.
     reconnect: Option<(Time, Duration)>,
+    /// When to list all again, and the wait after that.
+    relist: Option<(Time, Duration)>,
     /// Set when the daemon was told to end: it ends by then.
     ending: Option<Time>,
     _pidfile: Option<PidFile>,
@@ -157,6 +162,7 @@ impl<'a> Daemon<'a> {
             ready: false,
             news: News { resync: true, ..News::default() },
             reconnect: None,
+            relist: None,
             ending: None,
             _pidfile: pidfile,
         };
@@ -199,15 +205,16 @@ impl<'a> Daemon<'a> {
 
     /// Does all that can be done now.
     fn work(&mut self, now: Time) {
-        self.qemus.handle_timeout(now);
+        self.news.qemu |= self.qemus.handle_timeout(now);
         if let Some((at, wait)) = self.reconnect {
             if now < at {
                 return;
             }
             self.try_reconnect(wait, now);
         }
+        // Not all who find that the connection is lost say so; then this does.
         if self.reconnect.is_none()
-            && let Err(error) = self.settle()
+            && let Err(error) = self.settle().and_then(|()| self.client.check())
         {
             self.disconnected(&error);
         }
@@ -218,15 +225,18 @@ impl<'a> Daemon<'a> {
         loop {
             let now = self.clock.now();
             self.hear_events();
+            self.news.resync |= self.relist.is_some_and(|(at, _)| at <= now);
             if std::mem::take(&mut self.news.resync) {
                 self.list_all()?;
             }
             if std::mem::take(&mut self.news.qemu) {
                 let mut happened = Vec::new();
-                self.qemus.handle_event(&mut self.client, now, &mut happened)?;
+                let result =
+                    self.qemus.handle_event(&mut self.client, &self.poller, now, &mut happened);
                 for (domid, event) in happened {
                     self.dispatcher.handle_service(domid, event, now);
                 }
+                result?;
             }
             if self.news.builtins {
                 // One that could not be written down is told again.
@@ -242,7 +252,8 @@ impl<'a> Daemon<'a> {
                 self.act(action, now)?;
             }
             acted |= self.executor.run_looks(&mut self.client, &mut self.dispatcher, now)?;
-            if !acted {
+            // Whatever asks the store something may have brought in events, too.
+            if !acted && !self.client.has_event() {
                 return Ok(());
             }
         }
@@ -263,7 +274,7 @@ impl<'a> Daemon<'a> {
                     }
                     self.dispatcher.handle_event(path);
                 }
-                Event::Resync => self.news.resync = true,
+                Event::Resync => (self.news.resync, self.news.qemu) = (true, true),
             }
         }
     }
@@ -277,6 +288,10 @@ impl<'a> Daemon<'a> {
                 return Err(error);
             }
         };
+        self.relist = listing.incomplete.then(|| {
+            let wait = self.relist.map_or(RELIST_FIRST, |(_, wait)| wait);
+            (self.clock.now().after(wait), (wait * 2).min(RELIST_MAX))
+        });
         for name in listing.unknown {
             tell_unknown_kind(&mut self.unknown_kinds, name.as_bytes());
         }
@@ -284,7 +299,8 @@ impl<'a> Daemon<'a> {
         for key in listing.devices {
             self.dispatcher.look_at(key);
         }
-        for domid in listing.libxl {
+        // A QEMU of which no device is known is ended.
+        for domid in listing.libxl.into_iter().filter(|_| !listing.incomplete) {
             self.dispatcher.handle_service_found(domid);
         }
         Ok(())
@@ -307,8 +323,9 @@ impl<'a> Daemon<'a> {
                 self.end_hook(key, Signal::SIGKILL, now);
             }
             Action::FindService(domid) => {
-                let found = self.qemus.find(client, domid, &self.poller, now);
-                self.service_answered(domid, found, now)?;
+                if let Some(event) = self.qemus.find(client, domid, &self.poller, now)? {
+                    self.dispatcher.handle_service(domid, event, now);
+                }
             }
             Action::StartService(domid) => {
                 let started = self.qemus.start(client, domid, &self.poller, now);
@@ -331,14 +348,14 @@ impl<'a> Daemon<'a> {
                 }
             }
             Action::Close(key) => executor::close(client, key)?,
-            Action::Rewind(key) => executor::rewind(client, key)?,
+            Action::Rewind(key) => self.qemus.rewind(client, key)?,
             Action::Remove(key) => {
                 let removal = executor::remove(client, key);
                 let told = *removal.as_ref().unwrap_or(&Removal::Refused);
                 self.dispatcher.handle_removal(key, told, now);
                 removal?;
             }
-            Action::ForgetGuest(domid) => executor::forget_guest(client, domid)?,
+            Action::ForgetGuest(domid) => self.qemus.forget(client, domid, now)?,
             Action::Report(key, notice) => self.report(key, notice),
         }
         Ok(())
@@ -415,8 +432,8 @@ impl<'a> Daemon<'a> {
             Ok(event) => (event, Ok(())),
             Err(error) => {
                 log::error!("guest {domid}: its QEMU: {error}");
-                let errno = error.refusal().and_then(xs_proto::ErrorCode::errno);
-                let failure = ServiceFailure::Store(errno.unwrap_or(libc::EIO));
+                let failure =
+                    error.refusal().map_or(ServiceFailure::Store(libc::EIO), qemu::refused);
                 let result = if error.ends_connection() { Err(error) } else { Ok(()) };
                 (Some(ServiceEvent::Failed(failure)), result)
             }
@@ -496,7 +513,9 @@ impl Daemon<'_> {
         let exit = || child.then(|| process::reap(pid));
         if let Some((key, end)) = self.hooks.handle_exit(pid, exit) {
             self.dispatcher.handle_hook_end(key, end, now);
-        } else if let Some((domid, event)) = self.qemus.handle_exit(&mut self.client, pid, exit) {
+        } else if let Some((domid, event)) =
+            self.qemus.handle_exit(&mut self.client, pid, exit, now)
+        {
             self.dispatcher.handle_service(domid, event, now);
         } else {
             exit();
@@ -524,11 +543,12 @@ impl Daemon<'_> {
     }
 
     fn try_reconnect(&mut self, wait: Duration, now: Time) {
-        match self.client.reconnect().map(|()| self.poll_store()) {
-            Ok(polled) => {
-                if let Err(error) = polled {
-                    log::error!("cannot wait for the store: {error}");
-                }
+        let polled = match self.client.reconnect() {
+            Ok(()) => self.poll_store().map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match polled {
+            Ok(()) => {
                 log::info!("connected again");
                 self.reconnect = None;
                 self.news.resync = true;
@@ -597,7 +617,8 @@ impl Daemon<'_> {
             || (self.dispatcher.is_settled() && !self.qemus.is_busy() && self.reconnect.is_none());
         if self.options.once && done {
             let failed = |phase| matches!(phase, Phase::Failed(_));
-            let any = self.dispatcher.devices().any(|(_, phase)| failed(phase));
+            let mut any = self.dispatcher.devices().any(|(_, phase)| failed(phase));
+            any |= self.relist.is_some();
             return Some(if any { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS });
         }
         None
@@ -606,8 +627,13 @@ impl Daemon<'_> {
     fn deadline(&self) -> Option<Time> {
         let reconnect = self.reconnect.map(|(at, _)| at);
         // Without a connection the dispatcher's deadlines have to wait.
-        let devices = if reconnect.is_none() { self.dispatcher.poll_timeout() } else { None };
-        [devices, reconnect, self.qemus.poll_timeout(), self.ending].into_iter().flatten().min()
+        let connected = reconnect.is_none();
+        let devices = if connected { self.dispatcher.poll_timeout() } else { None };
+        let relist = self.relist.filter(|_| connected).map(|(at, _)| at);
+        [devices, reconnect, relist, self.qemus.poll_timeout(), self.ending]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

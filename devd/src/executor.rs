@@ -2,9 +2,7 @@
 
 use std::fmt::Write;
 
-use devd_core::{
-    DeviceKey, Dispatcher, Domid, HotplugStatus, Observation, Removal, State, Time, Want,
-};
+use devd_core::{DeviceKey, Dispatcher, HotplugStatus, Observation, Removal, State, Time, Want};
 use xs_client::{Batch, Client, Error, Outcome, Transaction};
 use xs_proto::ErrorCode;
 
@@ -57,8 +55,11 @@ impl Executor {
                         dispatcher.handle_observation(key, &seen, now);
                     }
                     Err(error) => {
-                        result = Err(error);
+                        log::warn!("{key}: cannot look at its frontend: {error}");
                         dispatcher.handle_observation_refused(key, now);
+                        if error.ends_connection() {
+                            result = Err(error);
+                        }
                     }
                 },
                 (Ok(()), Err(code)) => {
@@ -166,16 +167,13 @@ fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Err
     }
     let frontend = match client.read(format!("{key}/frontend")) {
         Ok(frontend) => frontend,
-        Err(error) if error.ends_connection() => return Err(error),
-        Err(_) => return Ok(false),
+        Err(error) if error.is_missing() => return Ok(false),
+        Err(error) => return Err(error),
     };
     match client.read(&frontend) {
         Ok(_) => Ok(true),
-        Err(error) if error.ends_connection() => Err(error),
-        Err(error) => {
-            log::debug!("{key}: the frontend {}: {error}", frontend.escape_ascii());
-            Ok(false)
-        }
+        Err(Error::Refused(ErrorCode::NoEnt | ErrorCode::Acces) | Error::Path(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -261,15 +259,26 @@ pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<
         |_| true,
         |transaction, directory| {
             let error = format!("{directory}/hotplug-error");
-            match transaction.read(&error) {
-                Ok(text) if !text.is_empty() => said = String::from_utf8_lossy(&text).into_owned(),
-                _ => match transaction.write(&error, reason) {
+            let standing = match transaction.read(&error) {
+                Ok(text) => text,
+                Err(refused) if refused.ends_connection() => return Err(refused),
+                Err(refused) => {
+                    if !refused.is_missing() {
+                        log::warn!("{key}: cannot read hotplug-error: {refused}");
+                    }
+                    Vec::new()
+                }
+            };
+            if !standing.is_empty() {
+                said = String::from_utf8_lossy(&standing).into_owned();
+            } else {
+                match transaction.write(&error, reason) {
                     // The quota may have no room for another node; the status is there already.
                     Err(error) if !error.ends_connection() => {
                         log::warn!("{key}: cannot write hotplug-error: {error}");
                     }
                     result => result?,
-                },
+                }
             }
             transaction.write(format!("{directory}/hotplug-status"), "error")
         },
@@ -290,23 +299,12 @@ pub(crate) fn close(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
 
 /// Lets the next QEMU take up a device that the last one had not connected.
 pub(crate) fn rewind(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
-    let fresh = |state| state == State::InitWait;
-    tell(client, key, "make it new for the next QEMU", fresh, |transaction, directory| {
+    let taken_up = |state| state == State::InitWait;
+    let rewound = change(client, key, taken_up, |transaction, directory| {
         transaction.write(format!("{directory}/hotplug-status"), "")?;
         transaction.write(format!("{directory}/state"), "1")
-    })
-}
-
-/// Removes what is left of a guest that has no device any more.
-pub(crate) fn forget_guest(client: &mut Client, domid: Domid) -> Result<(), Error> {
-    match client.rm(format!("libxl/{domid}")) {
-        Err(error) if error.ends_connection() => Err(error),
-        Err(error) if !error.is_missing() => {
-            log::debug!("cannot remove libxl/{domid}: {error}");
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+    });
+    rewound.map(drop)
 }
 
 /// Changes a device that is there; that it is not is no failure. A refusal is logged.

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use devd_core::{Domid, ServiceEvent, ServiceFailure, Time};
+use devd_core::{DeviceKey, Domid, ServiceEvent, ServiceFailure, Time};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xs_client::{Client, Error};
@@ -19,6 +19,7 @@ use xs_proto::ErrorCode;
 
 use crate::cli::Qemu;
 use crate::descriptor;
+use crate::executor;
 use crate::orphans;
 use crate::poller::{Poller, Source};
 use crate::process::{self, Exit, Group, Program};
@@ -29,6 +30,10 @@ const START: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(10);
 /// How often the sizes of the logs are looked at.
 const LOG_CHECK: Duration = Duration::from_secs(60);
+/// When to ask the store again what it has refused.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a node is tried to be removed.
+const REMOVALS: u8 = 10;
 /// A log that has grown to this size, in bytes, is emptied.
 const LOG_MAX: u64 = 4 * 1024 * 1024;
 
@@ -59,8 +64,18 @@ enum Stage {
 struct Process {
     pid: Pid,
     stage: Stage,
+    /// Does the store say which process it is?
+    noted: bool,
     /// Its end is heard of by this, if it is not our child.
     _adopted: Option<OwnedFd>,
+}
+
+/// A node that is to go and that the store has not let go.
+#[derive(Debug)]
+struct Leftover {
+    domid: Domid,
+    node: String,
+    tries: u8,
 }
 
 /// All QEMUs.
@@ -75,6 +90,13 @@ pub(crate) struct Qemus {
     /// Is `device-model` watched? Only as long as a QEMU is being started.
     watching: bool,
     next_log_check: Option<Time>,
+    /// Guests of which the store did not say whether they have a QEMU.
+    unfound: Vec<Domid>,
+    leftovers: Vec<Leftover>,
+    /// Devices that the next QEMU can take up only when they are as new again.
+    stale: Vec<DeviceKey>,
+    /// When to ask the store again what it has refused.
+    retry: Option<Time>,
 }
 
 /// What happened to a guest's QEMU.
@@ -90,6 +112,10 @@ impl Qemus {
             found: HashMap::new(),
             watching: false,
             next_log_check: None,
+            unfound: Vec::new(),
+            leftovers: Vec::new(),
+            stale: Vec::new(),
+            retry: None,
         }
     }
 
@@ -98,7 +124,12 @@ impl Qemus {
         self.found = found.iter().copied().collect();
     }
 
-    /// Is there a QEMU for the guest already? `None`: there is one, and it is not ready yet.
+    /// Is there a QEMU for the guest already? `None`: there is one, and it is not ready yet; or
+    /// that cannot be found out now, and is tried again.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost. It is tried again even so.
     pub(crate) fn find(
         &mut self,
         client: &mut Client,
@@ -106,31 +137,68 @@ impl Qemus {
         poller: &Poller,
         now: Time,
     ) -> Result<Option<ServiceEvent>, Error> {
+        match self.try_find(client, domid, poller, now) {
+            Err(error) => {
+                log::warn!("guest {domid}: has it a QEMU? {error}; will ask again");
+                self.find_later(domid, now);
+                if error.ends_connection() { Err(error) } else { Ok(None) }
+            }
+            found => found,
+        }
+    }
+
+    fn try_find(
+        &mut self,
+        client: &mut Client,
+        domid: Domid,
+        poller: &Poller,
+        now: Time,
+    ) -> Result<Option<ServiceEvent>, Error> {
+        self.leftovers.retain(|leftover| leftover.domid != domid);
         if self.processes.contains_key(&domid) {
             return self.look(client, domid, now);
         }
         let note = self.noted_pid(client, domid)?;
         let noted = note.filter(|pid| orphans::is_qemu_of(*pid, domid));
-        let found = self.found.remove(&domid).filter(|pid| orphans::is_qemu_of(*pid, domid));
-        let adopted = noted.or(found).and_then(|pid| {
-            let process = descriptor::of_process(pid).ok()?;
-            poller.add(&process, Source::Process(pid)).ok()?;
-            Some((pid, process))
-        });
-        let Some((pid, process)) = adopted else {
+        let found = self.found.get(&domid).copied();
+        let found = found.filter(|pid| orphans::is_qemu_of(*pid, domid));
+        let Some(pid) = noted.or(found) else {
             if note.is_some() {
-                self.remove_nodes(client, domid)?;
+                self.remove_nodes(client, domid, now)?;
             }
             return Ok(Some(ServiceEvent::Absent));
         };
+        let process = descriptor::of_process(pid)
+            .and_then(|process| poller.add(&process, Source::Process(pid)).map(|()| process));
+        let process = match process {
+            Ok(process) => process,
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                return Ok(Some(ServiceEvent::Absent));
+            }
+            // It runs, and a second one would do what it has done already.
+            Err(error) => {
+                log::error!("guest {domid}: cannot wait for process {pid}, its QEMU: {error}");
+                self.find_later(domid, now);
+                return Ok(None);
+            }
+        };
+        self.found.remove(&domid);
         log::info!("guest {domid}: process {pid} is its QEMU");
         let stage = Stage::Starting(now.after(START));
-        self.processes.insert(domid, Process { pid, stage, _adopted: Some(process) });
-        if noted.is_none() {
-            tolerate(self.note_pid(client, domid, pid), "note QEMU's process id")?;
-        }
+        let noted = noted.is_some();
+        self.processes.insert(domid, Process { pid, stage, noted, _adopted: Some(process) });
+        self.note_pids(client, now);
         self.watch(client)?;
         self.look(client, domid, now)
+    }
+
+    fn find_later(&mut self, domid: Domid, now: Time) {
+        self.unfound.push(domid);
+        self.ask_again(now);
+    }
+
+    fn ask_again(&mut self, now: Time) {
+        self.retry.get_or_insert(now.after(RETRY));
     }
 
     /// Does a QEMU for the guest run? Changes nothing.
@@ -148,35 +216,54 @@ impl Qemus {
         poller: &Poller,
         now: Time,
     ) -> Result<Option<ServiceEvent>, Error> {
-        match self.find(client, domid, poller, now)? {
+        match self.try_find(client, domid, poller, now)? {
             Some(ServiceEvent::Absent) => {}
             other => return Ok(other),
         }
+        self.rewind_stale(client, domid)?;
         // Before there is a process that would have to be ended again.
-        match client.mkdir(format!("libxl/{domid}")) {
-            Ok(()) => {}
-            Err(Error::Refused(code)) => {
-                return Ok(Some(ServiceEvent::Failed(refused(&code))));
-            }
-            Err(error) => return Err(error),
-        }
+        client.mkdir(format!("libxl/{domid}"))?;
         // It must not say already what the new one is to say.
-        tolerate(client.rm(state_node(domid)), "remove the state of an earlier QEMU")?;
+        match client.rm(state_node(domid)) {
+            Err(error) if !error.is_missing() => return Err(error),
+            _ => {}
+        }
         self.watch(client)?;
         let pid = match self.spawn(domid) {
             Ok(pid) => pid,
             Err(failure) => {
-                self.remove_nodes(client, domid)?;
-                self.unwatch_if_idle(client)?;
+                self.remove_nodes(client, domid, now)?;
+                self.unwatch_if_idle(client, now);
                 return Ok(Some(ServiceEvent::Failed(failure)));
             }
         };
         log::info!("guest {domid}: started QEMU, process {pid}");
         let stage = Stage::Starting(now.after(START));
-        self.processes.insert(domid, Process { pid, stage, _adopted: None });
+        self.processes.insert(domid, Process { pid, stage, noted: false, _adopted: None });
         self.next_log_check.get_or_insert(now.after(LOG_CHECK));
-        tolerate(self.note_pid(client, domid, pid), "note QEMU's process id")?;
+        self.note_pids(client, now);
         Ok(None)
+    }
+
+    /// Lets the next QEMU take up a device that the last one had not connected; before that one
+    /// is started, if it cannot be done now.
+    pub(crate) fn rewind(&mut self, client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+        self.stale.push(key);
+        match self.rewind_stale(client, key.domid) {
+            Err(error) if !error.ends_connection() => {
+                log::warn!("{key}: cannot make it new for the next QEMU: {error}");
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn rewind_stale(&mut self, client: &mut Client, domid: Domid) -> Result<(), Error> {
+        while let Some(at) = self.stale.iter().position(|key| key.domid == domid) {
+            executor::rewind(client, self.stale[at])?;
+            self.stale.swap_remove(at);
+        }
+        Ok(())
     }
 
     /// Asks the guest's QEMU to end.
@@ -187,7 +274,7 @@ impl Qemus {
         now: Time,
     ) -> Result<Option<ServiceEvent>, Error> {
         let Some(process) = self.processes.get_mut(&domid) else {
-            self.remove_nodes(client, domid)?;
+            self.remove_nodes(client, domid, now)?;
             return Ok(Some(ServiceEvent::Absent));
         };
         log::info!("guest {domid}: ending QEMU, process {}", process.pid);
@@ -196,20 +283,46 @@ impl Qemus {
         Ok(None)
     }
 
-    /// Something happened under `device-model`: is a QEMU ready?
+    /// The guest has no device any more: removes what is left of it.
+    pub(crate) fn forget(
+        &mut self,
+        client: &mut Client,
+        domid: Domid,
+        now: Time,
+    ) -> Result<(), Error> {
+        self.stale.retain(|key| key.domid != domid);
+        self.remove(client, Leftover { domid, node: format!("libxl/{domid}"), tries: 0 }, now)
+    }
+
+    /// Something happened under `device-model`, or it is time to ask again what the store had
+    /// refused: is a QEMU ready?
     pub(crate) fn handle_event(
         &mut self,
         client: &mut Client,
+        poller: &Poller,
         now: Time,
         happened: &mut Vec<Happened>,
     ) -> Result<(), Error> {
+        // What cannot be done is back in its list afterwards.
+        let mut result = Ok(());
+        for leftover in std::mem::take(&mut self.leftovers) {
+            result = result.and(self.remove(client, leftover, now));
+        }
+        for domid in std::mem::take(&mut self.unfound) {
+            match self.find(client, domid, poller, now) {
+                Ok(found) => happened.extend(found.map(|event| (domid, event))),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result?;
+        self.note_pids(client, now);
         let starting = |process: &Process| matches!(process.stage, Stage::Starting(_));
         let guests = self.processes.iter().filter(|(_, process)| starting(process));
         for domid in guests.map(|(domid, _)| *domid).collect::<Vec<_>>() {
-            if let Some(event) = self.look(client, domid, now)? {
-                happened.push((domid, event));
-            }
+            let ready = self.look(client, domid, now)?;
+            happened.extend(ready.map(|event| (domid, event)));
         }
+        self.unwatch_if_idle(client, now);
         Ok(())
     }
 
@@ -220,6 +333,7 @@ impl Qemus {
         client: &mut Client,
         pid: Pid,
         exit: impl FnOnce() -> Option<Exit>,
+        now: Time,
     ) -> Option<Happened> {
         let mut guests = self.processes.iter().filter(|(_, process)| process.pid == pid);
         let (domid, stage) = guests.next().map(|(domid, process)| (*domid, process.stage))?;
@@ -242,12 +356,12 @@ impl Qemus {
                 self.log_path(domid).display()
             ),
         }
-        // Nothing must claim any more that it runs. With the connection lost, whoever looks for
-        // the QEMU again finds that the process is not there.
-        let nodes = self.remove_nodes(client, domid).and_then(|()| self.unwatch_if_idle(client));
-        if let Err(error) = nodes {
+        // Nothing must claim any more that it runs. With the connection lost, that is made up for
+        // when it is back.
+        if let Err(error) = self.remove_nodes(client, domid, now) {
             log::warn!("guest {domid}: cannot remove its QEMU's nodes: {error}");
         }
+        self.unwatch_if_idle(client, now);
         Some((domid, event))
     }
 
@@ -257,11 +371,12 @@ impl Qemus {
             Stage::Starting(deadline) | Stage::Stopping(deadline) => Some(deadline),
             Stage::Running | Stage::Overdue => None,
         });
-        deadlines.chain(self.next_log_check).min()
+        deadlines.chain(self.next_log_check).chain(self.retry).min()
     }
 
-    /// Deals with the deadlines that have passed.
-    pub(crate) fn handle_timeout(&mut self, now: Time) {
+    /// Deals with the deadlines that have passed. True if the store is to be asked again:
+    /// [`handle_event`](Self::handle_event) does that.
+    pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
         for (domid, process) in &mut self.processes {
             match process.stage {
                 Stage::Starting(deadline) if deadline <= now => {
@@ -282,11 +397,13 @@ impl Qemus {
             let any = !self.processes.is_empty();
             self.next_log_check = any.then(|| now.after(LOG_CHECK));
         }
+        self.retry.take_if(|at| *at <= now).is_some()
     }
 
-    /// Is a QEMU being started or ended?
+    /// Is a QEMU being started or ended, or is there something to ask the store again?
     pub(crate) fn is_busy(&self) -> bool {
-        self.processes.values().any(|process| process.stage != Stage::Running)
+        let any = self.retry.is_some();
+        any || self.processes.values().any(|process| process.stage != Stage::Running)
     }
 
     /// What the guest's QEMU says of itself; `None` as long as it is not ready.
@@ -299,14 +416,20 @@ impl Qemus {
         let running = match client.read(state_node(domid)) {
             Ok(state) => state == b"running",
             Err(error) if error.ends_connection() => return Err(error),
-            Err(_) => false,
+            Err(error) => {
+                if !error.is_missing() {
+                    log::warn!("guest {domid}: is its QEMU ready? {error}; will ask again");
+                    self.ask_again(now);
+                }
+                false
+            }
         };
         let Some(process) = self.processes.get_mut(&domid).filter(|_| running) else {
             return Ok(None);
         };
         process.stage = Stage::Running;
         self.next_log_check.get_or_insert(now.after(LOG_CHECK));
-        self.unwatch_if_idle(client)?;
+        self.unwatch_if_idle(client, now);
         Ok(Some(ServiceEvent::Ready))
     }
 
@@ -374,24 +497,65 @@ impl Qemus {
                 let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
                 Ok(number.filter(|pid| *pid > 1).map(Pid::from_raw))
             }
-            Err(error) if error.ends_connection() => Err(error),
-            Err(_) => Ok(None),
+            Err(error) if error.is_missing() => Ok(None),
+            // Without `driver_domain=1` it could not have been noted.
+            Err(Error::Refused(ErrorCode::Acces)) => {
+                log::warn!("guest {domid}: cannot read QEMU's process id: EACCES");
+                Ok(None)
+            }
+            Err(error) => Err(error),
         }
     }
 
-    fn note_pid(&self, client: &mut Client, domid: Domid, pid: Pid) -> Result<(), Error> {
-        client.write(pid_node(domid), pid.to_string())
-    }
-
-    fn remove_nodes(&self, client: &mut Client, domid: Domid) -> Result<(), Error> {
-        for node in [pid_node(domid), format!("device-model/{domid}")] {
-            match client.rm(&node) {
-                Err(error) if error.ends_connection() => return Err(error),
-                Err(error) if !error.is_missing() => log::debug!("cannot remove {node}: {error}"),
-                _ => {}
+    /// For the next daemon. As long as that cannot be done, there is `/proc`.
+    fn note_pids(&mut self, client: &mut Client, now: Time) {
+        let mut refused = false;
+        for (domid, process) in self.processes.iter_mut().filter(|(_, process)| !process.noted) {
+            match client.write(pid_node(*domid), process.pid.to_string()) {
+                Ok(()) => process.noted = true,
+                Err(error) => {
+                    log::warn!("guest {domid}: cannot note QEMU's process id: {error}");
+                    refused = true;
+                }
             }
         }
-        Ok(())
+        if refused {
+            self.ask_again(now);
+        }
+    }
+
+    fn remove_nodes(&mut self, client: &mut Client, domid: Domid, now: Time) -> Result<(), Error> {
+        let nodes = [pid_node(domid), format!("device-model/{domid}")];
+        let removed =
+            nodes.map(|node| self.remove(client, Leftover { domid, node, tries: 0 }, now));
+        removed.into_iter().collect()
+    }
+
+    /// Removes a node, now or later.
+    fn remove(
+        &mut self,
+        client: &mut Client,
+        mut leftover: Leftover,
+        now: Time,
+    ) -> Result<(), Error> {
+        let error = match client.rm(&leftover.node) {
+            Err(error) if !error.is_missing() => error,
+            _ => return Ok(()),
+        };
+        let lost = error.ends_connection();
+        if !lost {
+            leftover.tries += 1;
+        }
+        if leftover.tries < REMOVALS {
+            if leftover.tries == 1 {
+                log::warn!("cannot remove {}: {error}; will try again", leftover.node);
+            }
+            self.leftovers.push(leftover);
+            self.ask_again(now);
+        } else {
+            log::error!("cannot remove {}: {error}; it stays", leftover.node);
+        }
+        if lost { Err(error) } else { Ok(()) }
     }
 
     fn watch(&mut self, client: &mut Client) -> Result<(), Error> {
@@ -402,14 +566,20 @@ impl Qemus {
         Ok(())
     }
 
-    fn unwatch_if_idle(&mut self, client: &mut Client) -> Result<(), Error> {
+    /// That it cannot be done now is nothing that anybody else must know.
+    fn unwatch_if_idle(&mut self, client: &mut Client, now: Time) {
         let starting =
             self.processes.values().any(|process| matches!(process.stage, Stage::Starting(_)));
-        if self.watching && !starting {
-            self.watching = false;
-            tolerate(client.unwatch("device-model", TOKEN), "end the watch on device-model")?;
+        if !self.watching || starting {
+            return;
         }
-        Ok(())
+        match client.unwatch("device-model", TOKEN) {
+            Err(error) if !error.is_missing() => {
+                log::warn!("cannot end the watch on device-model: {error}; will try again");
+                self.ask_again(now);
+            }
+            _ => self.watching = false,
+        }
     }
 }
 
@@ -421,23 +591,11 @@ fn state_node(domid: Domid) -> String {
     format!("device-model/{domid}/state")
 }
 
-/// `libxl` belongs to dom0 where it does not belong to the driver domain.
-fn refused(code: &ErrorCode) -> ServiceFailure {
+/// Why the store refuses what a QEMU needs. `libxl` belongs to dom0 where it does not belong to the driver domain.
+pub(crate) fn refused(code: &ErrorCode) -> ServiceFailure {
     match code {
         ErrorCode::Acces | ErrorCode::NoEnt => ServiceFailure::NotDriverDomain,
         code => ServiceFailure::Store(code.errno().unwrap_or(libc::EIO)),
-    }
-}
-
-fn tolerate(result: Result<(), Error>, what: &str) -> Result<(), Error> {
-    match result {
-        Err(error) if error.ends_connection() => Err(error),
-        Err(error) if error.is_missing() => Ok(()),
-        Err(error) => {
-            log::warn!("cannot {what}: {error}");
-            Ok(())
-        }
-        Ok(()) => Ok(()),
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) struct Listing {
     pub(crate) libxl: Vec<Domid>,
     /// Kinds that mean nothing to the daemon.
     pub(crate) unknown: Vec<String>,
+    /// The store has refused a part of it.
+    pub(crate) incomplete: bool,
 }
 
 /// Lists everything. What goes away meanwhile is left out.
@@ -20,45 +22,48 @@ pub(crate) struct Listing {
 /// Only those that end the connection.
 pub(crate) fn list(client: &mut Client) -> Result<Listing, Error> {
     let mut listing = Listing::default();
-    for name in names(client, "backend")? {
+    for name in listing.names(client, "backend")? {
         let Some(kind) = Kind::from_name(&name) else {
             listing.unknown.push(String::from_utf8_lossy(&name).into_owned());
             continue;
         };
         let of_kind = format!("backend/{}", kind.name());
-        for domid in numbers(client, &of_kind)? {
-            for devid in numbers(client, &format!("{of_kind}/{domid}"))? {
+        for domid in listing.numbers(client, &of_kind)? {
+            for devid in listing.numbers(client, &format!("{of_kind}/{domid}"))? {
                 listing.devices.push(DeviceKey { kind, domid, devid });
             }
         }
     }
-    listing.libxl = numbers(client, "libxl")?;
+    listing.libxl = listing.numbers(client, "libxl")?;
     Ok(listing)
 }
 
-/// The children of a node whose names are numbers as libxl writes them.
-fn numbers<N: std::str::FromStr + ToString>(
-    client: &mut Client,
-    path: &str,
-) -> Result<Vec<N>, Error> {
-    let number = |name: Vec<u8>| {
-        let text = String::from_utf8(name).ok()?;
-        let number: N = text.parse().ok()?;
-        (number.to_string() == text).then_some(number)
-    };
-    Ok(names(client, path)?.into_iter().filter_map(number).collect())
-}
+impl Listing {
+    /// The children of a node whose names are numbers as libxl writes them.
+    fn numbers<N: std::str::FromStr + ToString>(
+        &mut self,
+        client: &mut Client,
+        path: &str,
+    ) -> Result<Vec<N>, Error> {
+        let number = |name: Vec<u8>| {
+            let text = String::from_utf8(name).ok()?;
+            let number: N = text.parse().ok()?;
+            (number.to_string() == text).then_some(number)
+        };
+        Ok(self.names(client, path)?.into_iter().filter_map(number).collect())
+    }
 
-fn names(client: &mut Client, path: &str) -> Result<Vec<Vec<u8>>, Error> {
-    match client.directory(path) {
-        Ok(names) => Ok(names),
-        Err(error) if error.ends_connection() => Err(error),
-        Err(error) => {
+    fn names(&mut self, client: &mut Client, path: &str) -> Result<Vec<Vec<u8>>, Error> {
+        match client.directory(path) {
+            Ok(names) => Ok(names),
+            Err(error) if error.ends_connection() => Err(error),
             // Without `driver_domain=1` there is no `libxl`, before the first device no `backend`.
-            if !error.is_missing() {
-                log::debug!("cannot list {path}: {error}");
+            Err(error) if error.is_missing() => Ok(Vec::new()),
+            Err(error) => {
+                log::warn!("cannot list {path}: {error}; will try again");
+                self.incomplete = true;
+                Ok(Vec::new())
             }
-            Ok(Vec::new())
         }
     }
 }

@@ -2,12 +2,11 @@
 
 mod support;
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::{DOMID, Device, World, wait_until};
-use xs_client::embedded::{ConnectionId, Counts, Fault, Moment, Quota};
+use xs_client::embedded::{ConnectionId, Counts, Fault, Quota};
 use xs_proto::{ErrorCode, MessageType};
 
 /// The daemon's connection, and what was asked on it. To be called when there is no other of
@@ -142,61 +141,6 @@ fn a_store_that_is_silent_does_not_keep_it_from_ending() {
     // Not the half minute after which a store counts as lost.
     assert!(told.elapsed() < Duration::from_secs(20), "{:?}", told.elapsed());
     world.wait_logged("the store does not answer");
-}
-
-/// Cuts the daemon's connection at every place of the lives of two devices, one place at a
-/// time.
-#[test]
-fn no_moment_is_the_wrong_one_to_lose_the_connection() {
-    let kinds = [
-        (MessageType::Read, 1..6),
-        (MessageType::TransactionStart, 1..4),
-        (MessageType::TransactionEnd, 1..4),
-        (MessageType::Write, 1..3),
-        (MessageType::Rm, 1..3),
-        (MessageType::Directory, 1..3),
-    ];
-    for (kind, places) in kinds {
-        thread::scope(|scope| {
-            for place in places {
-                for moment in [Moment::BeforeRequest, Moment::BeforeReply, Moment::AfterReply] {
-                    scope.spawn(move || lose_the_connection(kind, place, moment));
-                }
-            }
-        });
-    }
-}
-
-fn lose_the_connection(kind: MessageType, place: u64, moment: Moment) {
-    let world = World::new();
-    // It fails once, so that failures are reported and taken back, too.
-    world.hook(
-        "block",
-        "case $1 in add) [ -e $DIR/tried ] || { : > $DIR/tried; exit 1; }; call connect;; esac",
-    );
-    let _devd = world.devd(&["--linger", "10"]);
-    let (id, _) = connection(&world);
-    let fault = Fault::disconnect(moment).on(kind).nth(place).of_connection(id);
-    let report = world.store.inject(fault);
-    let _kernel = world.kernel();
-    let devices = [Device::vif(3, 0), Device::vbd(3, 51712)];
-    world.attach_all(&devices);
-    devices.iter().for_each(|device| world.wait_connected(device));
-    devices.iter().for_each(|device| world.detach(device));
-    devices.iter().for_each(|device| world.wait_gone(device));
-    let [vif, vbd] = devices.map(|device| world.calls(&device));
-    let struck =
-        format!("{kind:?} {place} {moment:?}, struck {}: {vif:?} {vbd:?}", report.strikes());
-    assert_eq!(
-        vif,
-        ["vif-bridge online type_if=vif", "vif-bridge offline type_if=vif"],
-        "{struck}"
-    );
-    // A failure that could not be told may be undone before the next try.
-    let removals = vbd.iter().filter(|call| *call == "block remove").count();
-    let adds = vbd.len() - removals;
-    assert_eq!(vbd.last().map(String::as_str), Some("block remove"), "{struck}");
-    assert!(adds == 2 && removals <= 2, "{struck}");
 }
 
 #[test]

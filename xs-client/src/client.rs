@@ -117,6 +117,12 @@ impl Client {
         self.connection.next_event()
     }
 
+    /// Is there an event for [`next_event`](Self::next_event)? No I/O.
+    #[must_use]
+    pub fn has_event(&self) -> bool {
+        self.connection.has_event()
+    }
+
     /// Reads what is there, without waiting, and queues the events in it.
     ///
     /// # Errors
@@ -220,8 +226,12 @@ impl Client {
         single.into_result()
     }
 
-    /// Fails if there is no connection.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// Fails if there is no connection, as far as is known. No I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disconnected`] with the reason, as often as it is asked for.
+    pub fn check(&self) -> Result<(), Error> {
         self.lost.clone().map_or(Ok(()), |lost| Err(lost.into()))
     }
 

@@ -44,6 +44,12 @@ pub fn signals(pid: i32, set: &str) -> u64 {
     u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap() & 0x7fff_ffff
 }
 
+/// Its children, the zombies among them.
+pub fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 /// What it has open: the numbers and what they are.
 pub fn open_files(pid: i32) -> Vec<(i32, PathBuf)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();

@@ -1,8 +1,8 @@
 //! Things that go wrong on purpose.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use xs_proto::{ErrorCode, MessageType};
@@ -59,6 +59,17 @@ pub struct Fault {
 struct Tally {
     matches: AtomicU64,
     strikes: AtomicU64,
+    /// The first request that was struck.
+    victim: OnceLock<Victim>,
+}
+
+/// A request that a fault has struck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Victim {
+    /// Its type; `None` if it is no known one.
+    pub kind: Option<MessageType>,
+    /// Its first string, which is the path where there is one.
+    pub path: Vec<u8>,
 }
 
 impl Fault {
@@ -179,6 +190,12 @@ impl FaultReport {
     pub fn strikes(&self) -> u64 {
         self.0.strikes.load(Ordering::SeqCst)
     }
+
+    /// The first request that the fault struck.
+    #[must_use]
+    pub fn victim(&self) -> Option<&Victim> {
+        self.0.victim.get()
+    }
 }
 
 /// A request, as faults look at it.
@@ -221,6 +238,8 @@ impl Faults {
             let number = fault.tally.matches.fetch_add(1, Ordering::SeqCst) + 1;
             let due = number >= fault.first && number - fault.first < fault.times;
             if due && effect.is_none() {
+                let path = incoming.path().to_vec();
+                fault.tally.victim.get_or_init(|| Victim { kind: incoming.kind, path });
                 fault.tally.strikes.fetch_add(1, Ordering::SeqCst);
                 effect = Some(fault.effect.clone());
             }
@@ -262,6 +281,8 @@ mod tests {
         }
         assert_eq!(struck, [3, 4]);
         assert_eq!((report.matches(), report.strikes()), (4, 2));
+        let victim = Victim { kind: Some(MessageType::Write), path: b"a/state".to_vec() };
+        assert_eq!(report.victim(), Some(&victim));
     }
 
     #[test]

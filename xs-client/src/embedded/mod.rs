@@ -39,7 +39,7 @@ mod watch;
 
 pub use connection::ConnectionId;
 pub use counts::Counts;
-pub use faults::{Fault, FaultReport, Moment};
+pub use faults::{Fault, FaultReport, Moment, Victim};
 pub use in_process::InProcess;
 pub use quota::Quota;
 pub use server::Server;
