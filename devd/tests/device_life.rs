@@ -139,8 +139,11 @@ fn the_same_numbers_at_once_are_a_new_device() {
         world.attach(&device);
         world.wait_connected(&device);
         for life in 2..5 {
-            // The last that the hook writes, which must not end up in the next device.
+            // The last that the hook writes, which must not end up in the next device; and the
+            // daemon has seen it, or it would take the next device for one that still waits.
             world.wait_node(&device, "hotplug-status", "connected");
+            let attached = format!("{}: attached", device.path());
+            wait_until("the daemon to have seen it", || world.logged(&attached) > life - 2);
             world.drop_device(&device);
             world.attach(&device);
             world.wait_connected(&device);
