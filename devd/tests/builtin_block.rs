@@ -421,3 +421,33 @@ fn a_connection_that_breaks_before_the_result_is_written_loses_nothing() {
     assert_eq!(world.node(&device, "node"), disk::only_loop(&path));
     assert_eq!(world.logged("connected again"), 1);
 }
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn what_a_script_had_begun_is_taken_over_or_refused() {
+    let (world, path, device) = with_disk();
+    let other = world.file("other.img");
+    disk::file(&other, 4096);
+    let begun = |file: &PathBuf| {
+        let outer = Loop::new(file);
+        let minor: u32 = outer.0.trim_start_matches("/dev/loop").parse().unwrap();
+        (outer, format!("7:{minor:x}"))
+    };
+    let (ours, number) = begun(&path);
+    let (_theirs, wrong) = begun(&other);
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    // blkback has opened what the script has told it, and keeps to it.
+    let right = device.clone().with("physical-device", &number);
+    world.attach(&right);
+    world.wait_node(&right, "hotplug-status", "connected");
+    assert_eq!(world.node(&right, "node"), Some(ours.0.clone()));
+    assert_eq!(disk::loops(&path).len(), 1, "no other was set up");
+    world.detach(&right);
+    world.wait_gone(&right);
+    assert_eq!(disk::loops(&path).len(), 0, "it goes with the disk");
+    let stuck = Device { devid: 51728, ..device }.with("physical-device", &wrong);
+    world.attach(&stuck);
+    let reason = world.wait_refused(&stuck);
+    assert!(reason.contains(&format!("physical-device is {wrong} already")), "{reason}");
+}

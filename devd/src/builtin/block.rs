@@ -80,8 +80,8 @@ impl Attach {
         if let Some(attached) = self.attached.filter(|attached| *attached != number) {
             return Err(stuck(attached, &path));
         }
-        let disk = Disk { device: None, _claim: claim };
-        Ok(success(disk, &path, number, None))
+        let made = Some(Made::Disk(Disk { device: None, _claim: claim }));
+        Ok(Success { made, ..success(&path, number, None) })
     }
 
     fn attach_file(&self, path: &Path) -> Result<Success, Failure> {
@@ -112,20 +112,30 @@ impl Attach {
             }
         }
         if let Some(attached) = self.attached {
-            // An earlier run had set it up, for blkback, which does not change its mind.
+            // Another had set it up, for blkback, which does not change its mind.
             if claims::of_device(attached).contains(&identity) {
-                let name = attached.name().unwrap_or_default();
-                let disk = Disk { device: None, _claim: claim };
-                let node = Some(format!("/dev/{name}"));
-                return Ok(success(disk, Path::new(&format!("/dev/{name}")), attached, node));
+                return Ok(self.take_over(attached, path, claim));
             }
             return Err(stuck(attached, path));
         }
         let device = LoopDevice::new(&file, path, read_only)?;
         let (place, number) = (device.path.clone(), device.number);
         let node = Some(place.display().to_string());
-        let disk = Disk { device: Some(device), _claim: claim };
-        Ok(success(disk, &place, number, node))
+        let made = Some(Made::Disk(Disk { device: Some(device), _claim: claim }));
+        Ok(Success { made, ..success(&place, number, node) })
+    }
+
+    /// The loop device is there, and to be freed with the disk.
+    fn take_over(&self, number: DeviceNumber, file: &Path, claim: Claim) -> Success {
+        let name = format!("/dev/{}", number.name().unwrap_or_default());
+        let found = Found {
+            number: Some(number),
+            node: name.clone().into_bytes(),
+            params: file.to_owned(),
+            _claim: Some(claim),
+        };
+        let made = Some(Made::FoundDisk(found));
+        Success { made, ..success(Path::new(&name), number, Some(name.clone())) }
     }
 
     fn claim(&self, path: &Path, identities: &[Identity]) -> Result<Claim, Failure> {
@@ -182,7 +192,7 @@ fn stuck(attached: DeviceNumber, path: &Path) -> Failure {
 }
 
 /// `node` is for files only.
-fn success(disk: Disk, path: &Path, number: DeviceNumber, node: Option<String>) -> Success {
+fn success(path: &Path, number: DeviceNumber, node: Option<String>) -> Success {
     let path = path.display().to_string();
     let done = format!("{path} ({number})");
     let mut nodes = Vec::with_capacity(3);
@@ -190,7 +200,7 @@ fn success(disk: Disk, path: &Path, number: DeviceNumber, node: Option<String>) 
     // blkback opens it when it hears of this one.
     nodes.push(("physical-device", number.physical_device()));
     nodes.push(("physical-device-path", path));
-    Success { done, nodes, made: Some(Made::Disk(disk)), ..Success::default() }
+    Success { done, nodes, ..Success::default() }
 }
 
 /// What an add hook of another daemon, or a script, has made.
@@ -202,6 +212,8 @@ pub(crate) struct Found {
     pub(crate) node: Vec<u8>,
     /// The value of `params`.
     pub(crate) params: PathBuf,
+    /// That of the run that found it; others are kept elsewhere.
+    pub(crate) _claim: Option<Claim>,
 }
 
 impl Found {

@@ -132,7 +132,7 @@ pub(super) fn disks(
 }
 
 fn found(number: &[u8], node: Vec<u8>, params: &[u8]) -> block::Found {
-    block::Found { number: DeviceNumber::parse(number), node, params: path(params) }
+    block::Found { number: DeviceNumber::parse(number), node, params: path(params), _claim: None }
 }
 
 fn path(value: &[u8]) -> PathBuf {
