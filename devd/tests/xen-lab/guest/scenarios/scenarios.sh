@@ -8,19 +8,20 @@
 for f in qemu restart hooks lives limits detach; do . /lab/scenarios/$f.sh; done
 Q=$BE/qdisk/$G
 
-# In the order in which they are told.  The last ones need guests of their own.
-core="killed_while_connected attached_while_stopped restart_term restart_kill
+# In the order in which they are told; guest_destroyed and guest_crashed take the guest with them.
+core="killed_while_connected attached_while_stopped restart_kill
     qemu_killed share_lost_its_qemu
-    hook_fails_then_works bridge_missing script_missing vif_ioemu vbd3 file_deleted disk_of_two_guests
-    directory_deleted numbers_again replaced_while_hook_runs kexec
+    hook_fails_then_works bridge_missing script_missing vif_ioemu vbd3 file_deleted
+    disk_of_two_guests
+    directory_deleted replaced_while_hook_runs kexec
     two_at_once detaches
     not_a_driver_domain hook_hangs late_backend
-    guest_goes_at_each_stage forty guest_destroyed"
-more="kexec_thousand hundred_network_detaches hundred_block_detaches no_linger hundred_thirty
-    guest_crashed"
+    guest_goes_at_each_stage forty"
+more="restart_term numbers_again kexec_thousand hundred_thirty
+    hundred_network_detaches hundred_block_detaches no_linger"
 case $SCENARIOS in
-core) chosen=$core ;;
-all) chosen="$core $more" ;;
+core) chosen="$core guest_destroyed" ;;
+all) chosen="$core $more guest_destroyed guest_crashed" ;;
 *) chosen=$(echo "$SCENARIOS" | tr , ' ') ;;
 esac
 
