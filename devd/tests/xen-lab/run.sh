@@ -93,6 +93,12 @@ if [ "$daemon" = devd ]; then
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --release -p devd --no-default-features \
         --manifest-path "$top/Cargo.toml" --target $triple --target-dir "$top/target/static" < /dev/null
     daemon=$top/target/static/$triple/release/devd
+    # Programs start slowly here: upstream's scripts start a hundred for a disk, and stories hold
+    # hooks up while they look at something else.
+    case $scripts,$scenarios in
+    real,*) daemon_args="--hook-timeout 300 $daemon_args" ;;
+    *,?*) daemon_args="--hook-timeout 90 $daemon_args" ;;
+    esac
     daemon_args="--foreground --script-dir /etc/xen/scripts $daemon_args"
 fi
 

@@ -1,6 +1,6 @@
 # Hooks that fail, hang, are missing, are late; and kinds of devices that the guest has none of.
 
-# A hook that never ends, and whose child ignores SIGTERM: after the time-out (40 s) the whole
+# A hook that never ends, and whose child ignores SIGTERM: after the time-out the whole
 # group is gone and the device says why; others are served meanwhile.  In the second driver
 # domain, beside the other stories.
 begin_hook_hangs() {
@@ -9,6 +9,7 @@ begin_hook_hangs() {
     labprobe add vbd $D2 $G 100032 /disks/hot.img
 }
 story_hook_hangs() {
+    check ready is /local/domain/$D2/data/ready 1
     check other_served is $B2/vbd/$G/100032/hotplug-status connected
     e=$(appears $B2/vbd/$G/100016/hotplug-error)
     check reported test -n "$e"
