@@ -186,6 +186,7 @@ impl<'a> Daemon<'a> {
                 self.readiness.ready();
             }
             if let Some(code) = self.end(now) {
+                self.hooks.builtins().handle_end();
                 return Ok(code);
             }
             self.poller.wait(self.deadline(), self.clock.now(), &mut ready)?;

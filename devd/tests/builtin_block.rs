@@ -438,7 +438,7 @@ fn what_a_script_had_begun_is_taken_over_or_refused() {
     let _kernel = world.kernel();
     let _devd = world.devd(BUILTIN);
     // blkback has opened what the script has told it, and keeps to it.
-    let right = device.clone().with("physical-device", &number);
+    let right = device.clone().with("physical-device", &number).unused();
     world.attach(&right);
     world.wait_node(&right, "hotplug-status", "connected");
     assert_eq!(world.node(&right, "node"), Some(ours.0.clone()));
@@ -446,8 +446,32 @@ fn what_a_script_had_begun_is_taken_over_or_refused() {
     world.detach(&right);
     world.wait_gone(&right);
     assert_eq!(disk::loops(&path).len(), 0, "it goes with the disk");
-    let stuck = Device { devid: 51728, ..device }.with("physical-device", &wrong);
+    let stuck = Device { devid: 51728, ..device }.with("physical-device", &wrong).unused();
     world.attach(&stuck);
     let reason = world.wait_refused(&stuck);
     assert!(reason.contains(&format!("physical-device is {wrong} already")), "{reason}");
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_disk_stays_when_the_daemon_ends_before_blkback_has_opened_it() {
+    let (world, path, device) = with_disk();
+    let _kernel = world.kernel();
+    world.attach(&device);
+    world.wait_node(&device, "state", "2");
+    let (code, said) = world.run(&["--hooks", "builtin", "--once"]);
+    assert_eq!(code, Some(0), "{said}");
+    world.wait_node(&device, "hotplug-status", "connected");
+    assert_eq!(disk::only_loop(&path), world.node(&device, "node"));
+    // The next daemon frees it.
+    let devd = world.devd(BUILTIN);
+    world.detach(&device);
+    world.wait_gone(&device);
+    assert_eq!(disk::loops(&path), [""; 0]);
+    // One that was killed in that moment has lost it.
+    world.attach(&device);
+    world.wait_node(&device, "hotplug-status", "connected");
+    devd.kill();
+    let _devd = world.devd(BUILTIN);
+    world.wait_logged("backend/vbd/3/51712: its loop device has lost its file");
 }

@@ -35,6 +35,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    /// See [`LoopDevice::keep_if_young`].
+    pub(crate) fn keep_if_young(&self) {
+        if let Some(device) = &self.device {
+            device.keep_if_young();
+        }
+    }
+
     pub(crate) fn detach(self) -> Success {
         let done = match &self.device {
             Some(device) => {
@@ -217,6 +224,13 @@ pub(crate) struct Found {
 }
 
 impl Found {
+    /// Was it set up as a loop device that has no file any more, as one that a daemon had made
+    /// and that was killed before blkback had opened it?
+    pub(crate) fn is_lost(&self) -> bool {
+        let number = self.number.filter(|number| number.is_loop() && !self.node.is_empty());
+        number.is_some_and(|number| !number.sysfs("loop").exists())
+    }
+
     pub(crate) fn detach(&self) -> Result<Success, Failure> {
         let done = match self.number {
             Some(number) if number.is_loop() && !self.node.is_empty() => {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::claims::Identity;
 use super::device_number::DeviceNumber;
@@ -15,6 +16,8 @@ const CONTROL: &str = "/dev/loop-control";
 const LO_FLAGS_READ_ONLY: u32 = 1;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 const LO_FLAGS_DIRECT_IO: u32 = 16;
+/// By then blkback has long opened a device that it was told of.
+const YOUTH: Duration = Duration::from_secs(10);
 /// How often somebody else may be faster in taking the free device.
 const TRIES: u32 = 64;
 
@@ -24,7 +27,8 @@ const TRIES: u32 = 64;
 /// reads `physical-device`, which nobody is told of, so it is kept until the removal hook.
 #[derive(Debug)]
 pub(crate) struct LoopDevice {
-    _device: File,
+    device: File,
+    made: Instant,
     pub(crate) path: PathBuf,
     pub(crate) number: DeviceNumber,
 }
@@ -41,7 +45,8 @@ impl LoopDevice {
             let number =
                 descriptor::free_loop(&control).step(|| "find a free loop device".into())?;
             let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = File::options().read(true).write(!read_only).open(&path);
+            // To be written whatever the disk is: so it takes no capability to change it.
+            let device = File::options().read(true).write(true).open(&path);
             let device =
                 device.step(|| format!("open {} (is devtmpfs on /dev?)", path.display()))?;
             match set_up(&device, file, &info) {
@@ -49,7 +54,7 @@ impl LoopDevice {
                     let number =
                         device.metadata().step(|| format!("look at {}", path.display()))?;
                     let number = DeviceNumber(number.rdev());
-                    return Ok(Self { _device: device, path, number });
+                    return Ok(Self { device, made: Instant::now(), path, number });
                 }
                 // Somebody else was faster.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
@@ -62,6 +67,21 @@ impl LoopDevice {
         let tries =
             format!("{TRIES} loop devices were free, and taken by others in the last moment");
         Err(Failure::new(tries))
+    }
+
+    /// The daemon ends. A device that blkback may not have opened yet is to stay all the same;
+    /// the next daemon frees it, as it does those of scripts.
+    pub(crate) fn keep_if_young(&self) {
+        if self.made.elapsed() > YOUTH {
+            return;
+        }
+        let kept = descriptor::loop_info(&self.device).and_then(|mut info| {
+            info.flags &= !LO_FLAGS_AUTOCLEAR;
+            descriptor::set_loop_info(&self.device, &info)
+        });
+        if let Err(error) = kept {
+            log::warn!("{}: cannot make it stay: {error}", self.path.display());
+        }
     }
 }
 

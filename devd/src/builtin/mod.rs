@@ -333,6 +333,15 @@ impl Builtins {
         self.noted.remove(&key);
     }
 
+    /// The daemon ends: what is in place stays.
+    pub(crate) fn handle_end(&self) {
+        for made in self.made.values() {
+            if let Made::Disk(disk) = made {
+                disk.keep_if_young();
+            }
+        }
+    }
+
     /// Reads what disks are that others have attached: earlier daemons, scripts, QEMU.
     ///
     /// # Errors
@@ -346,6 +355,12 @@ impl Builtins {
         for (key, disk) in request::disks(client, &keys)? {
             self.noted.insert(key, self.claims.note(key, disk.mode, disk.place));
             if let Some(found) = disk.found {
+                if found.is_lost() {
+                    log::error!(
+                        "{key}: its loop device has lost its file: detach the disk and attach it \
+                         again"
+                    );
+                }
                 self.made.entry((key, false)).or_insert(Made::FoundDisk(found));
             }
         }
