@@ -88,11 +88,7 @@ kver=$(basename "$cache"/kernel/lib/modules/*)
 gunzip -c "$xen_gz" > "$work/xen"
 cc -O2 -Wall -o "$work/labprobe" "$here/probe.c" -lxenstore
 if [ "$daemon" = devd ]; then
-    # --target, so that the flags are those of the daemon alone and not of build scripts.
-    triple=x86_64-unknown-linux-gnu
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --release -p devd --no-default-features \
-        --manifest-path "$top/Cargo.toml" --target $triple --target-dir "$top/target/static" < /dev/null
-    daemon=$top/target/static/$triple/release/devd
+    daemon=$("$top/dist/build" static)
     # Programs start slowly here: upstream's scripts start a hundred for a disk, and stories hold
     # hooks up while they look at something else.
     case $scripts,$scenarios in
