@@ -194,7 +194,6 @@ impl<'a> Daemon<'a> {
                 match source {
                     Source::Store => self.receive(),
                     Source::Signals => self.handle_signals(),
-                    Source::Timer => {}
                     Source::Builtins => self.news.builtins = true,
                     Source::Output(pid) => self.hooks.handle_output(pid),
                     // Nobody but its parent hears how it ended.
@@ -494,7 +493,8 @@ impl Daemon<'_> {
     }
 
     fn handle_signals(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
+        // If there is another, the poller says so again.
+        if let Ok(Some(info)) = self.signals.read_signal() {
             match i32::try_from(info.ssi_signo).map(Signal::try_from) {
                 Ok(Ok(Signal::SIGCHLD)) => {
                     while let Some(pid) = process::ended() {
