@@ -102,6 +102,8 @@ pub(crate) struct Device {
     /// Tries that have failed, since the last that did not, be it for another device of this
     /// name: whoever replaces devices that fail waits no less than who does not.
     pub(crate) failures: u8,
+    /// How often its removal hook could not be started.
+    pub(crate) unstarted: u8,
     /// Looks that the store has refused, since the last that it did not.
     pub(crate) refusals: u8,
     /// When the device was first seen closed.
@@ -143,6 +145,7 @@ impl Device {
             slow: false,
             hotplug: HotplugStatus::Silent,
             failures: 0,
+            unstarted: 0,
             refusals: 0,
             closed_at: None,
             hook: None,
@@ -298,5 +301,6 @@ impl Device {
         self.hotplug = HotplugStatus::Silent;
         self.closed_at = None;
         self.hook = None;
+        self.unstarted = 0;
     }
 }

@@ -55,7 +55,7 @@ impl Default for Settings {
 
 impl Settings {
     /// The wait after so many failures, if that after the first is this long.
-    fn back_off(&self, first: Duration, failures: u8) -> Duration {
+    pub(crate) fn back_off(&self, first: Duration, failures: u8) -> Duration {
         let factor = 1_u32.checked_shl(u32::from(failures.saturating_sub(1))).unwrap_or(u32::MAX);
         first.saturating_mul(factor).min(self.retry_max)
     }
@@ -467,6 +467,11 @@ impl Dispatcher {
             Verb::Add => Phase::Attaching(Run::Queued),
             Verb::Remove => Phase::Detaching(Run::Queued),
         };
+        self.enqueue(index, now);
+    }
+
+    /// The device's hook waits for its turn, which may be now.
+    pub(crate) fn enqueue(&mut self, index: u32, now: Time) {
         self.queue.push_back(index);
         self.start_hooks(now);
     }

@@ -13,6 +13,9 @@ use crate::{
     Want,
 };
 
+/// How often the start of a removal hook is tried again when the system refuses it.
+const REMOVAL_STARTS: u8 = 4;
+
 // What is seen.
 impl Dispatcher {
     pub(crate) fn seen(&mut self, index: u32, sight: Sight, now: Time) {
@@ -430,6 +433,16 @@ impl Dispatcher {
                 self.fail(index, Reason::Hook(failure), now);
                 self.look(index);
             }
+            // What only it can take away would stay for good.
+            (Phase::Detaching(Run::Running), HookEnd::Failure(HookFailure::Spawn(_)))
+                if !device.tap && device.unstarted < REMOVAL_STARTS =>
+            {
+                device.unstarted += 1;
+                device.phase = Phase::Detaching(Run::Queued);
+                let wait = self.settings.back_off(self.settings.retry_first, device.unstarted);
+                self.release_hook(index, now);
+                self.set_timer(Owner::Device(index), now, wait);
+            }
             (Phase::Detaching(Run::Running | Run::Stopping), end) => {
                 let overdue = device.overdue;
                 if let HookEnd::Failure(failure) = end {
@@ -539,12 +552,13 @@ impl Dispatcher {
                 device.phase = Phase::Waiting;
                 self.look(index);
             }
+            Phase::Detaching(Run::Queued) => self.enqueue(index, now),
             // They have none.
             Phase::Failed(_)
             | Phase::Attaching(Run::Queued | Run::Ended)
             | Phase::Starting
             | Phase::Attached
-            | Phase::Detaching(Run::Queued | Run::Ended)
+            | Phase::Detaching(Run::Ended)
             | Phase::Removing => {}
         }
     }

@@ -467,3 +467,21 @@ fn a_disk_that_took_anothers_place_and_closes_at_once_is_closed_by_the_daemon() 
     hand.look(QDISK, silent(State::Closing));
     assert_eq!(hand.seen(QDISK, silent(State::Closing)), [Action::Close(QDISK)]);
 }
+
+#[test]
+fn a_removal_hook_that_cannot_be_started_is_tried_again_before_the_device_is_let_go() {
+    let mut hand = Hand::new();
+    hand.attach(VBD);
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    let run = Action::RunHook(VBD);
+    assert!(hand.look(VBD, closed).contains(&run));
+    let refused = HookEnd::Failure(HookFailure::Spawn(11));
+    for wait in [1_000, 2_000, 4_000, 8_000] {
+        assert_eq!(hand.hook_ends(VBD, refused), []);
+        assert_eq!(hand.wait(wait - 1), []);
+        assert_eq!(hand.wait(1), [run]);
+    }
+    let failure = Notice::RemovalHook(HookFailure::Spawn(11));
+    assert!(hand.hook_ends(VBD, refused).contains(&Action::Report(VBD, failure)));
+    assert_eq!(hand.wait(200), [Action::Remove(VBD)]);
+}

@@ -39,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The waits between tries to get the connection back.
 const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// How often, and after which wait, what the daemon cannot do without is tried.
+const TRIES: u32 = 8;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// The waits before all is listed again when the store has refused a part of it.
 const RELIST_FIRST: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(60);
@@ -168,7 +171,7 @@ impl<'a> Daemon<'a> {
         };
         daemon.poll_store()?;
         daemon.announce();
-        daemon.adopt();
+        daemon.adopt()?;
         Ok(daemon)
     }
 
@@ -189,7 +192,7 @@ impl<'a> Daemon<'a> {
                 self.hooks.builtins().handle_end();
                 return Ok(code);
             }
-            self.poller.wait(self.deadline(), self.clock.now(), &mut ready)?;
+            self.wait(&mut ready)?;
             for source in ready.drain(..) {
                 match source {
                     Source::Store => self.receive(),
@@ -201,6 +204,10 @@ impl<'a> Daemon<'a> {
                 }
             }
         }
+    }
+
+    fn wait(&mut self, ready: &mut Vec<Source>) -> io::Result<()> {
+        patiently(|| self.poller.wait(self.deadline(), self.clock.now(), ready))
     }
 
     /// Does all that can be done now.
@@ -581,16 +588,17 @@ impl Daemon<'_> {
 // The beginning and the end.
 impl Daemon<'_> {
     /// Takes over what an earlier daemon has left running.
-    fn adopt(&mut self) {
+    fn adopt(&mut self) -> io::Result<()> {
         let now = self.clock.now();
-        let found = orphans::find(self.options.xenstore.as_deref());
+        let found = patiently(|| orphans::find(self.options.xenstore.as_deref()))?;
         self.qemus.set_found(&found.qemus);
         for orphan in &found.hooks {
-            if self.hooks.adopt(orphan, &self.poller) {
+            if patiently(|| self.hooks.adopt(orphan, &self.poller))? {
                 log::info!("{}: process {} is its hook", orphan.key, orphan.pid);
                 self.dispatcher.handle_hook_found(orphan.key, orphan.verb, orphan.tap, now);
             }
         }
+        Ok(())
     }
 
     fn begin_to_end(&mut self, signal: Signal) {
@@ -636,6 +644,18 @@ impl Daemon<'_> {
             .flatten()
             .min()
     }
+}
+
+/// Tries a few times what the system refuses, as it may for lack of memory or of files.
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match attempt() {
+            Err(error) => log::error!("the system refuses: {error}; will try again"),
+            result => return result,
+        }
+        std::thread::sleep(TRY_AGAIN);
+    }
+    attempt()
 }
 
 /// Readable while one of these signals, which are blocked, is pending.

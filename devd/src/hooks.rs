@@ -15,7 +15,7 @@ use crate::builtin::Builtins;
 use crate::choice::{Choice, Chooser};
 use crate::descriptor;
 use crate::hook::Script;
-use crate::orphans::Orphan;
+use crate::orphans::{self, Orphan};
 use crate::output::Output;
 use crate::poller::{Poller, Source};
 use crate::process::{self, Exit, Group, Program};
@@ -112,11 +112,16 @@ impl Hooks {
     }
 
     /// Takes over a hook that an earlier daemon has started. False if it has ended by now.
-    pub(crate) fn adopt(&mut self, orphan: &Orphan, poller: &Poller) -> bool {
-        let Ok(process) = descriptor::of_process(orphan.pid) else { return false };
-        if poller.add(&process, Source::Process(orphan.pid)).is_err() {
-            return false;
-        }
+    ///
+    /// # Errors
+    ///
+    /// It runs, and the system does not let the daemon wait for its end.
+    pub(crate) fn adopt(&mut self, orphan: &Orphan, poller: &Poller) -> io::Result<bool> {
+        let process = match descriptor::of_process(orphan.pid) {
+            Err(error) if orphans::is_gone(&error) => return Ok(false),
+            process => process?,
+        };
+        poller.add(&process, Source::Process(orphan.pid))?;
         let running = Running {
             key: orphan.key,
             verb: orphan.verb,
@@ -126,7 +131,7 @@ impl Hooks {
             since: Instant::now(),
         };
         self.running.insert(orphan.pid, running);
-        true
+        Ok(true)
     }
 
     /// Asks the device's hook and all it has started to end, or ends them. A built-in hook is

@@ -159,25 +159,18 @@ impl Qemus {
             return self.look(client, domid, now);
         }
         let note = self.noted_pid(client, domid)?;
-        let noted = note.filter(|pid| orphans::is_qemu_of(*pid, domid));
-        let found = self.found.get(&domid).copied();
-        let found = found.filter(|pid| orphans::is_qemu_of(*pid, domid));
-        let Some(pid) = noted.or(found) else {
-            if note.is_some() {
-                self.remove_nodes(client, domid, now)?;
-            }
-            return Ok(Some(ServiceEvent::Absent));
-        };
-        let process = descriptor::of_process(pid)
-            .and_then(|process| poller.add(&process, Source::Process(pid)).map(|()| process));
-        let process = match process {
-            Ok(process) => process,
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+        let candidates = note.into_iter().chain(self.found.get(&domid).copied());
+        let (pid, process) = match adopt(candidates, domid, poller) {
+            Ok(Some(adopted)) => adopted,
+            Ok(None) => {
+                if note.is_some() {
+                    self.remove_nodes(client, domid, now)?;
+                }
                 return Ok(Some(ServiceEvent::Absent));
             }
-            // It runs, and a second one would do what it has done already.
+            // It may run, and a second one would do what it has done already.
             Err(error) => {
-                log::error!("guest {domid}: cannot wait for process {pid}, its QEMU: {error}");
+                log::error!("guest {domid}: cannot find out whether its QEMU runs: {error}");
                 self.find_later(domid, now);
                 return Ok(None);
             }
@@ -185,7 +178,7 @@ impl Qemus {
         self.found.remove(&domid);
         log::info!("guest {domid}: process {pid} is its QEMU");
         let stage = Stage::Starting(now.after(START));
-        let noted = noted.is_some();
+        let noted = note == Some(pid);
         self.processes.insert(domid, Process { pid, stage, noted, _adopted: Some(process) });
         self.note_pids(client, now);
         self.watch(client)?;
@@ -205,7 +198,7 @@ impl Qemus {
     pub(crate) fn runs(&self, client: &mut Client, domid: Domid) -> Result<bool, Error> {
         let noted = self.noted_pid(client, domid)?;
         let mut candidates = noted.into_iter().chain(self.found.get(&domid).copied());
-        Ok(candidates.any(|pid| orphans::is_qemu_of(pid, domid)))
+        Ok(candidates.any(|pid| orphans::is_qemu_of(pid, domid).unwrap_or(false)))
     }
 
     /// Starts a QEMU for the guest, unless there is one.
@@ -583,6 +576,27 @@ impl Qemus {
     }
 }
 
+/// The first of these processes that is the guest's QEMU, and what tells of its end.
+fn adopt(
+    mut candidates: impl Iterator<Item = Pid>,
+    domid: Domid,
+    poller: &Poller,
+) -> io::Result<Option<(Pid, OwnedFd)>> {
+    candidates
+        .find_map(|pid| match orphans::is_qemu_of(pid, domid) {
+            Ok(true) => match descriptor::of_process(pid) {
+                Ok(process) => {
+                    Some(poller.add(&process, Source::Process(pid)).map(|()| (pid, process)))
+                }
+                Err(error) if orphans::is_gone(&error) => None,
+                Err(error) => Some(Err(error)),
+            },
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        })
+        .transpose()
+}
+
 fn pid_node(domid: Domid) -> String {
     format!("libxl/{domid}/qdisk-backend-pid")
 }
@@ -601,6 +615,6 @@ pub(crate) fn refused(code: &ErrorCode) -> ServiceFailure {
 
 fn signal(pid: Pid, signal: Signal) {
     if let Err(error) = kill(pid, signal) {
-        log::debug!("cannot send {signal} to process {pid}: {error}");
+        log::error!("cannot send {signal} to process {pid}: {error}");
     }
 }

@@ -6,181 +6,27 @@ mod support;
 
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
 
-use support::{DOMID, Devd, Device, Kernel, World, process, wait_for};
+use support::{DOMID, Device, Stage, Story, World, wait_for, within};
 use xs_client::embedded::{ConnectionId, Fault, FaultReport, Moment};
 use xs_proto::ErrorCode;
 
-/// How long anything may take; the daemon's first tries again are after a second at most.
-const LIMIT: Duration = Duration::from_secs(15);
-
-/// A life of a device: what it is and what its hooks do.
-#[derive(Clone, Copy, Debug)]
-enum Story {
-    Vif,
-    /// Its hook fails the first time.
-    VifThatFailsOnce,
-    Vbd,
-    /// Its hook does not say that it has done well.
-    VbdWithoutAWord,
-    Qdisk,
-    /// Its first QEMU dies before its guest uses it.
-    QdiskTakenUpTwice,
+/// The daemon's connection: the later of two, while there are no hooks and QEMUs.
+fn connection(world: &World) -> ConnectionId {
+    wait_for("the connections of the kernel and of the daemon", || {
+        let connections = world.store.connections().into_iter();
+        let own = connections.filter(|(_, domid, _)| *domid == DOMID).map(|(id, _, _)| id);
+        let own: Vec<_> = own.collect();
+        own.iter().max().copied().filter(|_| own.len() == 2)
+    })
 }
 
-impl Story {
-    const ALL: [Self; 6] = [
-        Self::Vif,
-        Self::VifThatFailsOnce,
-        Self::Vbd,
-        Self::VbdWithoutAWord,
-        Self::Qdisk,
-        Self::QdiskTakenUpTwice,
-    ];
-
-    fn device(self) -> Device {
-        match self {
-            Self::Vif | Self::VifThatFailsOnce => Device::vif(3, 0),
-            Self::Vbd | Self::VbdWithoutAWord => Device::vbd(3, 51712),
-            Self::Qdisk => Device::qdisk(3, 51712),
-            Self::QdiskTakenUpTwice => Device::qdisk(3, 51712).unused(),
-        }
-    }
-
-    fn prepare(self, world: &World) {
-        match self {
-            Self::VifThatFailsOnce => world.hook(
-                "vif-bridge",
-                "case $1 in
-                 online) [ -e $DIR/tried ] || { : > $DIR/tried; exit 1; }; call connect;;
-                 *) rm $DIR/tried;;
-                 esac",
-            ),
-            Self::VbdWithoutAWord => {
-                world.hook("block", "[ $1 = remove ] || call write physical-device 7:0");
-            }
-            Self::Vif | Self::Vbd | Self::Qdisk | Self::QdiskTakenUpTwice => {}
-        }
-    }
-
-    /// The runs of hooks: as many additions, and removals, as there may be in one life.
-    fn check(self, calls: &[String]) -> bool {
-        let adds = calls.iter().filter(|call| !is_removal(call)).count();
-        let removals = calls.len() - adds;
-        let ends_removed = calls.last().is_some_and(|call| is_removal(call));
-        match self {
-            Self::Vif | Self::Vbd | Self::VbdWithoutAWord => {
-                // What could not be noted may be undone, and done, once more.
-                ends_removed && (1..=2).contains(&adds) && (1..=2).contains(&removals)
-            }
-            Self::VifThatFailsOnce => {
-                ends_removed && (2..=3).contains(&adds) && (1..=2).contains(&removals)
-            }
-            Self::Qdisk | Self::QdiskTakenUpTwice => calls.is_empty(),
-        }
-    }
-}
-
-fn is_removal(call: &str) -> bool {
-    call.contains("offline") || call.contains("remove")
-}
-
-/// A daemon, and one device after the other for it.
-struct Stage {
-    story: Story,
-    device: Device,
-    devd: Devd,
-    _kernel: Kernel,
-    world: World,
-    files: usize,
-    /// What was seen of the log, and of the runs of hooks.
-    log_seen: usize,
-    calls_seen: usize,
-}
-
-impl Stage {
-    fn new(story: Story) -> Self {
-        let world = World::new();
-        story.prepare(&world);
-        let qemu = world.qemu();
-        let kernel = world.kernel();
-        let options = ["--linger", "10", "--log-level", "info", "--qemu", &qemu];
-        let devd = world.devd(&options);
-        let files = process::open_files(devd.pid()).len();
-        let (device, log_seen) = (story.device(), world.log().len());
-        Self { story, device, devd, _kernel: kernel, world, files, log_seen, calls_seen: 0 }
-    }
-
-    /// The daemon's connection: the later of two, while there are no hooks and QEMUs.
-    fn connection(&self) -> ConnectionId {
-        wait_for("the connections of the kernel and of the daemon", || {
-            let connections = self.world.store.connections().into_iter();
-            let own = connections.filter(|(_, domid, _)| *domid == DOMID).map(|(id, _, _)| id);
-            let own: Vec<_> = own.collect();
-            own.iter().max().copied().filter(|_| own.len() == 2)
-        })
-    }
-
-    /// One life, with something that goes wrong in it. What is not as it should be in the end?
-    fn live(&mut self, fault: Fault) -> (FaultReport, Result<(), String>) {
-        let report = self.world.store.inject(fault.of_connection(self.connection()));
-        let end = self.live_on();
-        self.world.store.clear_faults();
-        (report, end)
-    }
-
-    fn live_on(&mut self) -> Result<(), String> {
-        let (world, device, pid) = (&self.world, &self.device, self.devd.pid());
-        world.attach(device);
-        if matches!(self.story, Story::QdiskTakenUpTwice) {
-            within("taken up", || world.node(device, "state").as_deref() == Some("2"))?;
-            process::end(*world.qemus(3).last().expect("a QEMU"));
-            within("as new", || world.node(device, "state").as_deref() == Some("1"))?;
-            world.use_device(device);
-        }
-        within("served", || world.node(device, "state").as_deref() == Some("4"))?;
-        world.detach(device);
-        within("gone", || !world.exists(device))?;
-        for node in ["libxl/3", "device-model/3"] {
-            within(&format!("without {node}"), || world.own(node).is_none())?;
-        }
-        within("without a child", || process::children(pid).is_empty())?;
-        within("without open files", || process::open_files(pid).len() == self.files)?;
-        let calls = self.world.calls(device);
-        let new = &calls[self.calls_seen..];
-        if !self.story.check(new) {
-            return Err(format!("hooks: {new:?}"));
-        }
-        self.calls_seen = calls.len();
-        Ok(())
-    }
-
-    /// Does the log say this, behind what it said of earlier lives?
-    fn log_says(&mut self, word: &str) -> bool {
-        let log = self.world.log();
-        let says = log[self.log_seen..].contains(word);
-        if says {
-            self.log_seen = log.len();
-        }
-        says
-    }
-
-    fn log(&self) -> String {
-        self.world.log()[self.log_seen..].to_owned()
-    }
-}
-
-/// Is it so, if not now then soon?
-fn within(what: &str, mut probe: impl FnMut() -> bool) -> Result<(), String> {
-    let begin = Instant::now();
-    while !probe() {
-        if begin.elapsed() > LIMIT {
-            return Err(format!("not {what} after {} s", LIMIT.as_secs()));
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+/// One life, with something that goes wrong in it. What is not as it should be in the end?
+fn live(stage: &mut Stage, fault: Fault) -> (FaultReport, Result<(), String>) {
+    let report = stage.world.store.inject(fault.of_connection(connection(&stage.world)));
+    let end = stage.live();
+    stage.world.store.clear_faults();
+    (report, end)
 }
 
 /// Lives of one device, in each of which one request more goes well before something goes
@@ -189,7 +35,7 @@ fn lives(story: Story, what: &str, fault: &impl Fn() -> Fault, word: &str) -> Ve
     let mut stage = Stage::new(story);
     let mut wrong = Vec::new();
     for place in 1.. {
-        let (report, end) = stage.live(fault().nth(place));
+        let (report, end) = live(&mut stage, fault().nth(place));
         let problem = match (end, report.victim()) {
             (Ok(()), None) => {
                 assert!(place > 10, "{story:?} makes only {place} requests");

@@ -173,14 +173,17 @@ impl Ledger {
         }
     }
 
-    /// A hook could not be started: that of adding will be tried again, that of removing not.
+    /// A hook could not be started: it will be tried again. (That of removing not for ever; that
+    /// many failures in a row do not happen here.)
     pub(crate) fn not_started(&mut self, key: DeviceKey, verb: Verb, daemon: u32) {
         let account = self.accounts.entry(key).or_insert_with(|| Account::new(0));
-        account.daemon = daemon;
-        account.work = match verb {
-            Verb::Add => Work::Tried,
-            Verb::Remove => Work::Nothing,
-        };
+        match verb {
+            Verb::Add => {
+                account.daemon = daemon;
+                account.work = Work::Tried;
+            }
+            Verb::Remove => {}
+        }
     }
 
     /// The daemon hears of an add hook's end.

@@ -7,6 +7,8 @@
 //! * [`Devd`]: the daemon.
 //! * [`disk`]: loop devices.
 //! * [`network`]: a network namespace with real interfaces.
+//! * [`Stage`]: one life after the other, for mishaps to happen in; [`Failing`]: mishaps of the
+//!   system.
 //! * [`process`]: processes as `/proc` shows them.
 //! * [`toolstack`]: what it writes.
 //! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
@@ -16,9 +18,11 @@
 mod daemon;
 mod device;
 pub mod disk;
+mod failing;
 mod kernel;
 pub mod network;
 pub mod process;
+mod stage;
 pub mod stand_in;
 pub mod toolstack;
 mod world;
@@ -29,7 +33,9 @@ use std::time::{Duration, Instant};
 
 pub use daemon::Devd;
 pub use device::Device;
+pub use failing::Failing;
 pub use kernel::Kernel;
+pub use stage::{Stage, Story, within};
 pub use world::{GUEST_HOME, World};
 
 /// The driver domain.

@@ -112,8 +112,14 @@ impl World {
     /// Starts the daemon, waits until it is ready.
     #[track_caller]
     pub fn devd(&self, options: &[&str]) -> Devd {
+        self.devd_by(self.command(options))
+    }
+
+    /// The same with a daemon that is started in another way.
+    #[track_caller]
+    pub fn devd_by(&self, command: Command) -> Devd {
         let times = self.logged("ready, ");
-        let mut devd = self.spawn(self.command(options));
+        let mut devd = self.spawn(command);
         wait_until("the daemon to be ready", || {
             assert!(!devd.has_ended(), "{}", self.log());
             self.logged("ready, ") > times

@@ -1,0 +1,71 @@
+//! One call of one function of the C library fails in the daemon.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+/// The bytes of the memory that is shared with `failing.c`: a name, an error number, which call
+/// is to fail (from 1), and how many there were.
+const NAME: usize = 24;
+const CALLS: u64 = 32;
+const SIZE: u64 = 4096;
+
+/// The hand on a daemon's calls.
+#[derive(Debug)]
+pub struct Failing {
+    memory: File,
+    path: PathBuf,
+}
+
+impl Failing {
+    /// Nothing fails yet.
+    pub fn new(path: PathBuf) -> Self {
+        let memory = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+        let memory = memory.unwrap();
+        memory.set_len(SIZE).unwrap();
+        Self { memory, path }
+    }
+
+    /// Lets the daemon that this starts be the one.
+    pub fn apply(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", library()).env("DEVD_TEST_FAULT", &self.path);
+    }
+
+    /// From now on the `nth` call of this function fails with this error.
+    pub fn set(&self, function: &str, error: i32, nth: i32) {
+        // In this order: the name makes it valid.
+        self.memory.write_all_at(&[0; NAME], 0).unwrap();
+        let [error, nth, none] = [error, nth, 0].map(i32::to_ne_bytes);
+        self.memory.write_all_at(&[error, nth, none].concat(), NAME as u64).unwrap();
+        self.memory.write_all_at(function.as_bytes(), 0).unwrap();
+    }
+
+    /// How often the function was called since.
+    pub fn calls(&self) -> i32 {
+        let mut calls = [0; 4];
+        self.memory.read_exact_at(&mut calls, CALLS).unwrap();
+        i32::from_ne_bytes(calls)
+    }
+}
+
+/// The library that does it, made once for each test program by the compiler that also links
+/// Rust's programs.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = LIBRARY.get_or_init(|| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("failing.so");
+        let source = directory.path().join("failing.c");
+        fs::write(&source, include_str!("failing.c")).unwrap();
+        let mut cc = Command::new("cc");
+        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
+        let made = cc.args([&path, &source]).arg("-ldl").status();
+        assert!(made.expect("a C compiler, cc").success());
+        (directory, path)
+    });
+    path
+}

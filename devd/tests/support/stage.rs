@@ -1,0 +1,176 @@
+//! One device after the other, each with the same life, for one daemon: to see what a mishap
+//! in it leads to.
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Devd, Device, Kernel, World, process};
+
+/// How long anything may take; the daemon's first tries again are after a second at most.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// A life of a device: what it is and what its hooks do.
+#[derive(Clone, Copy, Debug)]
+pub enum Story {
+    Vif,
+    /// Its hook fails the first time.
+    VifThatFailsOnce,
+    Vbd,
+    /// Its hook does not say that it has done well.
+    VbdWithoutAWord,
+    /// Its removal hook hangs.
+    VbdThatHangs,
+    Qdisk,
+    /// Its first QEMU dies before its guest uses it.
+    QdiskTakenUpTwice,
+}
+
+impl Story {
+    /// Those in which nothing takes seconds.
+    pub const ALL: [Self; 6] = [
+        Self::Vif,
+        Self::VifThatFailsOnce,
+        Self::Vbd,
+        Self::VbdWithoutAWord,
+        Self::Qdisk,
+        Self::QdiskTakenUpTwice,
+    ];
+
+    pub fn device(self) -> Device {
+        match self {
+            Self::Vif | Self::VifThatFailsOnce => Device::vif(3, 0),
+            Self::Vbd | Self::VbdWithoutAWord | Self::VbdThatHangs => Device::vbd(3, 51712),
+            Self::Qdisk => Device::qdisk(3, 51712),
+            Self::QdiskTakenUpTwice => Device::qdisk(3, 51712).unused(),
+        }
+    }
+
+    pub fn prepare(self, world: &World) {
+        match self {
+            Self::VifThatFailsOnce => world.hook(
+                "vif-bridge",
+                "case $1 in
+                 online) [ -e $DIR/tried ] || { : > $DIR/tried; exit 1; }; call connect;;
+                 *) rm $DIR/tried;;
+                 esac",
+            ),
+            Self::VbdWithoutAWord => {
+                world.hook("block", "[ $1 = remove ] || call write physical-device 7:0");
+            }
+            Self::VbdThatHangs => {
+                world.hook("block", "[ $1 = add ] || exec sleep 1000; call connect");
+            }
+            Self::Vif | Self::Vbd | Self::Qdisk | Self::QdiskTakenUpTwice => {}
+        }
+    }
+
+    /// The runs of hooks: as many additions, and removals, as there may be in one life.
+    pub fn check(self, calls: &[String]) -> bool {
+        let adds = calls.iter().filter(|call| !is_removal(call)).count();
+        let removals = calls.len() - adds;
+        let ends_removed = calls.last().is_some_and(|call| is_removal(call));
+        match self {
+            Self::Vif | Self::Vbd | Self::VbdWithoutAWord | Self::VbdThatHangs => {
+                // What could not be noted may be undone, and done, once more.
+                ends_removed && (1..=2).contains(&adds) && (1..=2).contains(&removals)
+            }
+            Self::VifThatFailsOnce => {
+                ends_removed && (2..=3).contains(&adds) && (1..=2).contains(&removals)
+            }
+            Self::Qdisk | Self::QdiskTakenUpTwice => calls.is_empty(),
+        }
+    }
+}
+
+fn is_removal(call: &str) -> bool {
+    call.contains("offline") || call.contains("remove")
+}
+
+/// A daemon, and one device after the other for it.
+pub struct Stage {
+    story: Story,
+    device: Device,
+    pub devd: Devd,
+    _kernel: Kernel,
+    pub world: World,
+    files: usize,
+    /// What was seen of the log, and of the runs of hooks.
+    log_seen: usize,
+    calls_seen: usize,
+}
+
+impl Stage {
+    pub fn new(story: Story) -> Self {
+        Self::with(story, |_, _| {})
+    }
+
+    /// The same, with a daemon that is started in another way.
+    pub fn with(story: Story, change: impl FnOnce(&World, &mut Command)) -> Self {
+        let world = World::new();
+        story.prepare(&world);
+        let qemu = world.qemu();
+        let kernel = world.kernel();
+        let options =
+            ["--linger", "10", "--hook-timeout", "2", "--log-level", "info", "--qemu", &qemu];
+        let mut command = world.command(&options);
+        change(&world, &mut command);
+        let devd = world.devd_by(command);
+        let files = process::open_files(devd.pid()).len();
+        let (device, log_seen) = (story.device(), world.log().len());
+        Self { story, device, devd, _kernel: kernel, world, files, log_seen, calls_seen: 0 }
+    }
+
+    /// One life, from its beginning to its end. What is not as it should be?
+    pub fn live(&mut self) -> Result<(), String> {
+        let (world, device, pid) = (&self.world, &self.device, self.devd.pid());
+        world.attach(device);
+        if matches!(self.story, Story::QdiskTakenUpTwice) {
+            within("taken up", || world.node(device, "state").as_deref() == Some("2"))?;
+            process::end(*world.qemus(3).last().expect("a QEMU"));
+            within("as new", || world.node(device, "state").as_deref() == Some("1"))?;
+            world.use_device(device);
+        }
+        within("served", || world.node(device, "state").as_deref() == Some("4"))?;
+        world.detach(device);
+        within("gone", || !world.exists(device))?;
+        for node in ["libxl/3", "device-model/3"] {
+            within(&format!("without {node}"), || world.own(node).is_none())?;
+        }
+        within("without a child", || process::children(pid).is_empty())?;
+        within("without open files", || process::open_files(pid).len() == self.files)?;
+        let calls = self.world.calls(device);
+        let new = &calls[self.calls_seen..];
+        if !self.story.check(new) {
+            return Err(format!("hooks: {new:?}"));
+        }
+        self.calls_seen = calls.len();
+        Ok(())
+    }
+
+    /// Does the log say this, behind what it said of earlier lives?
+    pub fn log_says(&mut self, word: &str) -> bool {
+        let log = self.world.log();
+        let says = log[self.log_seen..].contains(word);
+        if says {
+            self.log_seen = log.len();
+        }
+        says
+    }
+
+    pub fn log(&self) -> String {
+        self.world.log()[self.log_seen..].to_owned()
+    }
+}
+
+/// Is it so, if not now then soon?
+pub fn within(what: &str, mut probe: impl FnMut() -> bool) -> Result<(), String> {
+    let begin = Instant::now();
+    while !probe() {
+        if begin.elapsed() > LIMIT {
+            return Err(format!("not {what} after {} s", LIMIT.as_secs()));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
