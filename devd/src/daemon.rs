@@ -269,7 +269,10 @@ impl<'a> Daemon<'a> {
     fn hear_events(&mut self) {
         while let Some(event) = self.client.next_event() {
             match event {
-                Event::Watch(event) if event.token == qemu::TOKEN => self.news.qemu = true,
+                // All else that a QEMU writes there says nothing of whether it is ready.
+                Event::Watch(event) if event.token == qemu::TOKEN => {
+                    self.news.qemu |= event.path.ends_with(b"/state");
+                }
                 // All that is there will be listed.
                 Event::Watch(_) if self.news.resync => {}
                 Event::Watch(event) => {
