@@ -68,36 +68,38 @@ pub(crate) const fn word_of(name: &[u8]) -> u64 {
     word
 }
 
-/// Finds a name of up to eight bytes by one multiplication and one comparison.
+/// Finds a name of up to seven bytes by one multiplication and one comparison.
 impl Kind {
     /// Gives every name a slot of its own, which the compiler checks.
-    const MULTIPLIER: u64 = 0x37a2_14aa_dd98_6729;
+    const MULTIPLIER: u64 = 0xb0c1_1fde_cb91_ce37;
 
     const fn slot(word: u64) -> usize {
         (word.wrapping_mul(Self::MULTIPLIER) >> 58) as usize
     }
 
-    /// The word, its length and the kind in each slot; no name is as long as in an empty one.
-    const SLOTS: [(u64, usize, Self); 64] = {
-        let mut slots = [(0, usize::MAX, Self::Vif); 64];
+    /// The name, with the slash behind it, and the kind in each slot; 0 in an empty one.
+    const SLOTS: [(u64, Self); 64] = {
+        let mut slots = [(0, Self::Vif); 64];
         let mut i = 0;
         while i < Self::ALL.len() {
             let name = Self::ALL[i].name().as_bytes();
-            if name.len() <= 8 {
-                let slot = &mut slots[Self::slot(word_of(name))];
-                assert!(slot.1 == usize::MAX, "two kinds in one slot: take another MULTIPLIER");
-                *slot = (word_of(name), name.len(), Self::ALL[i]);
+            if name.len() < 8 {
+                let word = word_of(name) | (b'/' as u64) << (8 * name.len());
+                let slot = &mut slots[Self::slot(word)];
+                assert!(slot.0 == 0, "two kinds in one slot: take another MULTIPLIER");
+                *slot = (word, Self::ALL[i]);
             }
             i += 1;
         }
         slots
     };
 
-    /// The kind whose name is the first `len` bytes of this word, the others being zero.
+    /// The kind whose name, with a slash behind it, is in this word, the other bytes being zero.
     #[inline]
-    pub(crate) fn from_word(word: u64, len: usize) -> Option<Self> {
-        let (name, name_len, kind) = Self::SLOTS[Self::slot(word)];
-        (name == word && name_len == len).then_some(kind)
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        let (name, kind) = Self::SLOTS[Self::slot(word)];
+        // No name is 0.
+        (name == word && word != 0).then_some(kind)
     }
 }
 
@@ -160,8 +162,8 @@ mod tests {
         for kind in Kind::ALL {
             let name = kind.name().as_bytes();
             assert_eq!(Kind::from_name(name), Some(*kind));
-            let short = name.len() <= 8;
-            let found = Kind::from_word(word_of(name), name.len());
+            let short = name.len() < 8;
+            let found = Kind::from_word(word_of(&[name, b"/"].concat()));
             assert_eq!(found, short.then_some(*kind), "{}", kind.name());
         }
         for name in [&b""[..], b"VIF", b"vif ", b"vi", b"vbd4"] {

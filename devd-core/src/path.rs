@@ -1,6 +1,5 @@
 //! What the path of a watch event is about.
 
-use crate::kind::word_of;
 use crate::{DeviceKey, Domid, Kind};
 
 /// The node of a device that an event names.
@@ -20,9 +19,21 @@ pub enum Leaf<'a> {
     Other(&'a [u8]),
 }
 
+impl<'a> Leaf<'a> {
+    fn of(name: &'a [u8]) -> Self {
+        match name {
+            b"state" => Self::State,
+            b"online" => Self::Online,
+            b"script" => Self::Script,
+            b"type" => Self::Type,
+            _ => Self::Other(name),
+        }
+    }
+}
+
 /// A path in, or above, the driver domain's `backend` directory.
 ///
-/// Parsing is one pass over the bytes, eight at a time: nothing is copied, nothing allocated.
+/// Parsing is one pass over the bytes: nothing is copied, nothing allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendPath<'a> {
     /// A device, and which of its nodes.
@@ -48,158 +59,168 @@ impl<'a> BackendPath<'a> {
     #[must_use]
     #[inline]
     pub fn parse(path: &'a [u8]) -> Self {
-        Self::of(path).unwrap_or(Self::Foreign)
-    }
-
-    #[inline(always)]
-    fn of(path: &'a [u8]) -> Option<Self> {
-        let start = Rest { path, at: 0 };
-        let rest = match path {
-            [b'/', ..] => start.behind(b"/local/domain/")?.number()?.1.behind(b"/backend")?,
-            _ => start.behind(b"backend")?,
-        };
-        if rest.is_empty() {
-            return Some(Self::Backend);
+        match words::device(path) {
+            Some((key, leaf)) => Self::Device(key, leaf),
+            None => Self::parse_any(path).unwrap_or(Self::Foreign),
         }
-        let (kind, rest) = match rest.behind(b"/")?.kind() {
-            Ok(found) => found,
-            Err(name) => return Some(Self::UnknownKind(name)),
-        };
-        if rest.is_empty() {
-            return Some(Self::Kind(kind));
-        }
-        let (domid, rest) = rest.behind(b"/")?.number()?;
-        let domid = Domid::try_from(domid).ok()?;
-        if rest.is_empty() {
-            return Some(Self::Guest(kind, domid));
-        }
-        let (devid, rest) = rest.behind(b"/")?.number()?;
-        let leaf = if rest.is_empty() { Leaf::Directory } else { rest.behind(b"/")?.leaf() };
-        Some(Self::Device(DeviceKey { kind, domid, devid }, leaf))
-    }
-}
-
-/// What of a path is behind a place in it.
-///
-/// It is read by words of eight bytes, since a branch for every byte, whose length nobody can
-/// foresee, is what parsing takes its time for.
-#[derive(Clone, Copy)]
-struct Rest<'a> {
-    path: &'a [u8],
-    /// At most the length of the path.
-    at: usize,
-}
-
-impl<'a> Rest<'a> {
-    #[inline(always)]
-    fn bytes(self) -> &'a [u8] {
-        self.path.get(self.at..).unwrap_or_default()
     }
 
-    #[inline(always)]
-    fn is_empty(self) -> bool {
-        self.at >= self.path.len()
-    }
-
-    #[inline(always)]
-    fn skip(self, len: usize) -> Self {
-        Self { at: self.at + len, ..self }
-    }
-
-    /// What is behind `prefix`, with which it is to begin.
-    #[inline(always)]
-    fn behind(self, prefix: &[u8]) -> Option<Self> {
-        self.bytes().starts_with(prefix).then(|| self.skip(prefix.len()))
-    }
-
-    /// The next eight bytes, the first one lowest; zeros where the path has ended. Near the
-    /// end they are the path's last eight, less what is before this place.
-    #[inline(always)]
-    fn word(self) -> u64 {
-        let last = self.path.len().saturating_sub(8);
-        let start = self.at.min(last);
-        match self.path.get(start..).and_then(<[u8]>::first_chunk) {
-            Some(chunk) if self.at < last + 8 => {
-                u64::from_le_bytes(*chunk) >> (8 * (self.at - start))
+    /// Any path, one component after the other.
+    #[cold]
+    fn parse_any(path: &'a [u8]) -> Option<Self> {
+        let is_slash = |byte: &u8| *byte == b'/';
+        let relative = match path.strip_prefix(b"/local/domain/") {
+            Some(home) => {
+                let end = home.iter().position(is_slash)?;
+                number(&home[..end])?;
+                &home[end + 1..]
             }
-            _ => 0,
+            None => path,
+        };
+        let mut components = relative.splitn(5, is_slash);
+        if components.next() != Some(b"backend") {
+            return None;
         }
+        let Some(name) = components.next() else { return Some(Self::Backend) };
+        let Some(kind) = Kind::from_name(name) else { return Some(Self::UnknownKind(name)) };
+        let Some(domid) = components.next() else { return Some(Self::Kind(kind)) };
+        let domid = Domid::try_from(number(domid)?).ok()?;
+        let Some(devid) = components.next() else { return Some(Self::Guest(kind, domid)) };
+        let key = DeviceKey { kind, domid, devid: number(devid)? };
+        Some(Self::Device(key, components.next().map_or(Leaf::Directory, Leaf::of)))
+    }
+}
+
+/// A number as libxl writes it.
+fn number(digits: &[u8]) -> Option<u32> {
+    if let [] | [b'0', _, ..] = digits {
+        return None;
+    }
+    digits.iter().try_fold(0_u32, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// The paths that nearly all events have, read eight bytes at a time: a branch for every byte,
+/// whose number nobody can foresee, is what parsing takes its time for.
+mod words {
+    use super::Leaf;
+    use crate::kind::word_of;
+    use crate::{DeviceKey, Domid, Kind};
+
+    /// The device and its node; `None` if the path is not a node's, or if it is not of the
+    /// usual form, which says nothing about it.
+    #[inline(always)]
+    pub(super) fn device(path: &[u8]) -> Option<(DeviceKey, Leaf<'_>)> {
+        let start = match path {
+            [b'/', ..] => {
+                let (_, end) = number(path, behind(path, 0, b"/local/domain/")?)?;
+                behind(path, end, b"/backend/")?
+            }
+            _ => behind(path, 0, b"backend/")?,
+        };
+        let (kind, start) = kind(path, start)?;
+        let (domid, end) = number(path, start)?;
+        let domid = Domid::try_from(domid).ok()?;
+        let (devid, end) = number(path, behind(path, end, b"/")?)?;
+        let leaf = match path.get(end) {
+            None => Leaf::Directory,
+            Some(_) => leaf(path, behind(path, end, b"/")?)?,
+        };
+        Some((DeviceKey { kind, domid, devid }, leaf))
     }
 
-    /// The kind up to the next slash, or to the end; the name, if there is no such kind.
+    /// The place behind `expected`, which is to be at this place.
     #[inline(always)]
-    fn kind(self) -> Result<(Kind, Self), &'a [u8]> {
-        let word = self.word();
-        let len = first_byte(zeros(word ^ (ONES * 0x2f)));
-        if len < 8
-            && let Some(kind) = Kind::from_word(word & !(u64::MAX << (8 * len)), len)
-        {
-            return Ok((kind, self.skip(len)));
-        }
-        let bytes = self.bytes();
-        let name = bytes.split(|byte| *byte == b'/').next().unwrap_or(bytes);
-        Kind::from_name(name).map(|kind| (kind, self.skip(name.len()))).ok_or(name)
+    fn behind(path: &[u8], at: usize, expected: &[u8]) -> Option<usize> {
+        path.get(at..)?.starts_with(expected).then_some(at + expected.len())
     }
 
-    /// A number up to the first byte that is no digit, or to the end.
+    /// The eight bytes at this place, the first one lowest; zeros where the path has ended.
+    /// Near the end they are the path's last eight, less what is before this place.
     #[inline(always)]
-    fn number(self) -> Option<(u32, Self)> {
+    fn word(path: &[u8], at: usize) -> Option<u64> {
+        let start = at.min(path.len().checked_sub(8)?);
+        let before = at - start;
+        let chunk = path.get(start..)?.first_chunk()?;
+        (before < 8).then(|| u64::from_le_bytes(*chunk) >> (8 * before))
+    }
+
+    /// A kind and the slash behind it; the place behind that.
+    #[inline(always)]
+    fn kind(path: &[u8], at: usize) -> Option<(Kind, usize)> {
+        let word = word(path, at)?;
+        // If there is no slash, all eight are no kind's name and a slash.
+        let bits = first_byte(zeros(word ^ (ONES * 0x2f)));
+        let kind = Kind::from_word(word & (u64::MAX >> (56 - bits)))?;
+        Some((kind, at + bits / 8 + 1))
+    }
+
+    /// A number up to the first byte that is no digit, or to the end; that place.
+    #[inline(always)]
+    fn number(path: &[u8], at: usize) -> Option<(u32, usize)> {
         // A digit is from 0 to 9 now, and nothing else is.
-        let digits = self.word() ^ (ONES * 0x30);
+        let digits = word(path, at)? ^ (ONES * 0x30);
         let others = (((digits & (ONES * 0x7f)) + ONES * (0x80 - 10)) | digits) & (ONES * 0x80);
-        let len = first_byte(others);
-        let leading_zero = (len > 1) & (digits & 0xff == 0);
-        if (len == 0) | leading_zero {
+        // Seven digits at most; there may be more.
+        let bits = first_byte(others);
+        let leading_zero = (bits > 8) & (digits & 0xff == 0);
+        if (bits == 0) | leading_zero {
             return None;
         }
         // Zeros before the first digit make them eight; then two, four and all of them are
         // joined, each word one number for two of the last.
-        let eight = digits << (8 * (8 - len));
+        let eight = digits << (64 - bits);
         let pairs = (eight.wrapping_mul((10 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
         let fours = (pairs.wrapping_mul((100 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
         let value = fours.wrapping_mul((10_000 << 32) + 1) >> 32;
-        let (value, rest) = (u32::try_from(value).ok()?, self.skip(len));
-        if len == 8 { rest.more_digits(value) } else { Some((value, rest)) }
-    }
-
-    /// The rest of a number that has begun with `value`.
-    fn more_digits(mut self, mut value: u32) -> Option<(u32, Self)> {
-        while let Some(digit @ b'0'..=b'9') = self.path.get(self.at) {
-            value = value.checked_mul(10)?.checked_add(u32::from(digit - b'0'))?;
-            self.at += 1;
+        let (mut value, mut end) = (u32::try_from(value).ok()?, at + bits / 8);
+        if bits == 56 {
+            while let Some(digit @ b'0'..=b'9') = path.get(end) {
+                value = value.checked_mul(10)?.checked_add(u32::from(digit - b'0'))?;
+                end += 1;
+            }
         }
-        Some((value, self))
+        Some((value, end))
     }
 
-    /// All of it, as the name of a node.
+    /// The rest of the path, as the name of a node.
     #[inline(always)]
-    fn leaf(self) -> Leaf<'a> {
+    fn leaf(path: &[u8], at: usize) -> Option<Leaf<'_>> {
         const STATE: u64 = word_of(b"state");
         const ONLINE: u64 = word_of(b"online");
         const SCRIPT: u64 = word_of(b"script");
         const TYPE: u64 = word_of(b"type");
-        let bytes = self.bytes();
-        match self.word() {
-            STATE if bytes.len() == 5 => Leaf::State,
-            ONLINE if bytes.len() == 6 => Leaf::Online,
-            SCRIPT if bytes.len() == 6 => Leaf::Script,
-            TYPE if bytes.len() == 4 => Leaf::Type,
-            _ => Leaf::Other(bytes),
+        let (name, word) = (path.get(at..)?, word(path, at)?);
+        // Without a branch, which nobody could foresee either.
+        let mut leaf = Leaf::Other(name);
+        for (known, len, value) in [
+            (STATE, 5, Leaf::State),
+            (ONLINE, 6, Leaf::Online),
+            (SCRIPT, 6, Leaf::Script),
+            (TYPE, 4, Leaf::Type),
+        ] {
+            if (word == known) & (name.len() == len) {
+                leaf = value;
+            }
         }
+        Some(leaf)
     }
-}
 
-/// One in every byte.
-const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    /// One in every byte.
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
 
-/// The highest bit of the lowest byte that is zero, and perhaps of some above it.
-const fn zeros(word: u64) -> u64 {
-    word.wrapping_sub(ONES) & !word & (ONES * 0x80)
-}
+    /// The highest bit of the lowest byte that is zero, and perhaps of some above it.
+    const fn zeros(word: u64) -> u64 {
+        word.wrapping_sub(ONES) & !word & (ONES * 0x80)
+    }
 
-/// The place of the lowest byte whose highest bit is set: 8 if none is.
-const fn first_byte(highest_bits: u64) -> usize {
-    (highest_bits.trailing_zeros() / 8) as usize
+    /// How many bits are below the lowest byte whose highest bit is set: 56 if that is the last
+    /// one, or none.
+    const fn first_byte(highest_bits: u64) -> usize {
+        ((highest_bits | 1 << 63).trailing_zeros() & 0x38) as usize
+    }
 }
 
 #[cfg(test)]
