@@ -49,30 +49,29 @@ impl World<'_> {
         let begin = Instant::now();
         while self.done.len() < count {
             check(begin, "the storm")?;
-            let event = self.watch.wait_event(Some(Duration::from_secs(1)))?;
-            let devices = match event {
-                Some(Event::Watch(event)) => match Device::of(event.path) {
-                    Some((device, "" | "state" | "hotplug-status")) => vec![device],
-                    Some(_) => vec![],
-                    // A QEMU is running: it takes up its disks.
-                    None => {
-                        let path = std::str::from_utf8(event.path)?;
-                        let guest =
-                            path.strip_suffix("/state").and_then(|path| path.rsplit('/').next());
-                        guest
-                            .and_then(|guest| guest.parse().ok())
-                            .map(|guest| vec![devices(guest)[3]])
-                            .unwrap_or_default()
-                    }
-                },
-                Some(Event::Resync) => return Err("events were lost".into()),
-                None => vec![],
-            };
-            for device in devices {
-                step(self, device)?;
-            }
+            self.hear(Duration::from_secs(1), step)?;
         }
         Ok(())
+    }
+
+    /// Does what the next event calls for, if there is one.
+    fn hear(&mut self, wait: Duration, step: fn(&mut Self, Device) -> Result<()>) -> Result<bool> {
+        let device = match self.watch.wait_event(Some(wait))? {
+            Some(Event::Watch(event)) => match Device::of(event.path) {
+                Some((device, "" | "state" | "hotplug-status")) => Some(device),
+                Some(_) => None,
+                // A QEMU is running: it takes up its disk.
+                None => {
+                    let path = std::str::from_utf8(event.path)?.strip_suffix("/state");
+                    let guest = path.and_then(|path| path.rsplit('/').next()?.parse().ok());
+                    guest.map(|guest| devices(guest)[3])
+                }
+            },
+            Some(Event::Resync) => return Err("events were lost".into()),
+            None => return Ok(false),
+        };
+        device.map_or(Ok(()), |device| step(self, device))?;
+        Ok(true)
     }
 
     fn attach(&mut self, device: Device) -> Result<()> {
@@ -116,16 +115,15 @@ fn storm(guests: u16) -> Result<()> {
     let path = directory.path();
     install_hook(path)?;
     let count = usize::from(guests) * 4;
-    let quota = Quota { nodes: 1000 + 30 * count, watches: 1000, ..Quota::default() };
+    // A directory with so many children is larger than a real store lets a domain have it.
+    let quota = Quota { nodes: 1000 + 30 * count, node_size: 1 << 20, ..Quota::default() };
     let store = Store::with_options(&Options { quota, ..Options::default() });
     let home = format!("/local/domain/{DRIVER}");
-    for node in ["libxl", "device-model"] {
+    for (node, access) in [("backend", "n0\0r7\0"), ("libxl", "n7\0"), ("device-model", "n7\0")] {
         let node = format!("{home}/{node}");
         store.mkdir(node.as_bytes()).map_err(|code| code.to_string())?;
-        let owner = format!("n{DRIVER}\0");
-        store
-            .set_permissions(node.as_bytes(), owner.as_bytes())
-            .map_err(|code| code.to_string())?;
+        let set = store.set_permissions(node.as_bytes(), access.as_bytes());
+        set.map_err(|code| code.to_string())?;
     }
     let socket = path.join("store");
     let server = store.serve(&socket, DRIVER)?;
@@ -167,6 +165,7 @@ fn storm(guests: u16) -> Result<()> {
             }
             Ok(xs_client::Outcome::Commit(()))
         })?;
+        while world.hear(Duration::ZERO, World::attach)? {}
     }
     world.until(count, World::attach)?;
     let attached = begin.elapsed();
@@ -182,6 +181,7 @@ fn storm(guests: u16) -> Result<()> {
             transaction.write(format!("{backend}/online"), "0")?;
             Ok(xs_client::Outcome::Commit(()))
         })?;
+        while world.hear(Duration::ZERO, World::detach)? {}
     }
     world.until(count, World::detach)?;
     let gone = begin.elapsed();
