@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, Notice, Phase,
-    Removal, ServiceEvent, ServiceFailure, Settings, Time,
+    ServiceEvent, ServiceFailure, Settings, Time,
 };
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -26,6 +26,7 @@ use crate::poller::{Poller, Source};
 use crate::process;
 use crate::qemu::{self, Qemus};
 use crate::readiness::Readiness;
+use crate::removal::Removals;
 use crate::words::Surroundings;
 use crate::{dry_run, journal, orphans, scan};
 
@@ -90,6 +91,7 @@ struct Daemon<'a> {
     client: Client,
     dispatcher: Dispatcher,
     executor: Executor,
+    removals: Removals,
     hooks: Hooks,
     qemus: Qemus,
     poller: Poller,
@@ -150,6 +152,7 @@ impl<'a> Daemon<'a> {
             clock: Clock::start(),
             dispatcher: Dispatcher::new(settings(options)),
             executor: Executor::default(),
+            removals: Removals::default(),
             hooks,
             qemus: Qemus::new(options.qemu.clone(), xenstore, log_dir),
             surroundings: Surroundings {
@@ -259,6 +262,7 @@ impl<'a> Daemon<'a> {
                 self.act(action, now)?;
             }
             acted |= self.executor.run_looks(&mut self.client, &mut self.dispatcher, now)?;
+            acted |= self.removals.run(&mut self.client, &mut self.dispatcher, now)?;
             // Whatever asks the store something may have brought in events, too.
             if !acted && !self.client.has_event() {
                 return Ok(());
@@ -359,12 +363,7 @@ impl<'a> Daemon<'a> {
             }
             Action::Close(key) => executor::close(client, key)?,
             Action::Rewind(key) => self.qemus.rewind(client, key)?,
-            Action::Remove(key) => {
-                let removal = executor::remove(client, key);
-                let told = *removal.as_ref().unwrap_or(&Removal::Refused);
-                self.dispatcher.handle_removal(key, told, now);
-                removal?;
-            }
+            Action::Remove(key) => self.removals.add(key),
             Action::ForgetGuest(domid) => self.qemus.forget(client, domid, now)?,
             Action::Report(key, notice) => self.report(key, notice),
         }
@@ -550,6 +549,7 @@ impl Daemon<'_> {
         log::error!("{error}; hooks and QEMUs go on, and I try to get it back");
         let now = self.clock.now();
         self.executor.give_up(&mut self.dispatcher, now);
+        self.removals.give_up(&mut self.dispatcher, now);
         self.reconnect = Some((now, RECONNECT_FIRST));
     }
 

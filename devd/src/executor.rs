@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use devd_core::{DeviceKey, Dispatcher, HotplugStatus, Observation, Removal, State, Time, Want};
+use devd_core::{DeviceKey, Dispatcher, HotplugStatus, Observation, State, Time, Want};
 use xs_client::{Batch, Client, Error, Outcome, Transaction};
 use xs_proto::ErrorCode;
 
@@ -177,38 +177,6 @@ fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Err
     }
 }
 
-/// Removes the device's directory, if it still is that of a closed device. In a transaction:
-/// the toolstack may put a new device in its place at any moment.
-///
-/// What is closed and not wanted stays so: `online` tells it from any other.
-pub(crate) fn remove(client: &mut Client, key: DeviceKey) -> Result<Removal, Error> {
-    let removed = client.transaction(|transaction| {
-        let node = |name: &str| format!("{key}/{name}");
-        let unwanted = match value(transaction, &node("online"))? {
-            Some(online) if online != b"1" => true,
-            online => {
-                let state = value(transaction, &node("state"))?;
-                let closed = state.is_some_and(|state| State::parse(&state) == State::Closed);
-                closed && (online.is_none() || !has_frontend(transaction, &node("frontend"))?)
-            }
-        };
-        if !unwanted {
-            return Ok(Outcome::Abort(false));
-        }
-        transaction.rm(key.to_string())?;
-        Ok(Outcome::Commit(true))
-    });
-    match removed {
-        Ok(true) => Ok(Removal::Removed),
-        Ok(false) => Ok(Removal::Changed),
-        Err(error) if error.ends_connection() => Err(error),
-        Err(error) => {
-            log::error!("{key}: cannot remove the directory: {error}");
-            Ok(Removal::Refused)
-        }
-    }
-}
-
 /// Takes an earlier failure back before the next try.
 pub(crate) fn reset(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
     tell(
@@ -343,26 +311,6 @@ fn change(
         Err(error) if error.is_missing() => Ok(Outcome::Abort(false)),
         Err(error) => Err(error),
     })
-}
-
-/// The value of a node, if it is there.
-fn value(transaction: &mut Transaction<'_>, path: &str) -> Result<Option<Vec<u8>>, Error> {
-    match transaction.read(path) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.is_missing() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Does the directory exist that this node names?
-fn has_frontend(transaction: &mut Transaction<'_>, node: &str) -> Result<bool, Error> {
-    let Some(frontend) = value(transaction, node)? else { return Ok(false) };
-    match transaction.read(&frontend) {
-        Ok(_) => Ok(true),
-        Err(error) if error.ends_connection() => Err(error),
-        // That of a guest that is gone may not even be asked for.
-        Err(_) => Ok(false),
-    }
 }
 
 fn missing_is_fine(result: Result<(), Error>) -> Result<(), Error> {

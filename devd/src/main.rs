@@ -26,6 +26,7 @@ mod poller;
 mod process;
 mod qemu;
 mod readiness;
+mod removal;
 mod scan;
 mod words;
 

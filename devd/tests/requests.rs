@@ -3,14 +3,7 @@
 
 mod support;
 
-use support::{DOMID, Device, World, wait_until};
-
-/// The requests that the daemon has made so far. It was the first to connect.
-fn requests(world: &World) -> u64 {
-    let connections = world.store.connections().into_iter();
-    let own = connections.filter(|(_, domid, _)| *domid == DOMID).min_by_key(|(id, ..)| *id);
-    own.expect("the daemon's connection").2.total()
-}
+use support::{Device, World, wait_until};
 
 /// What each change of `state` takes, 1, 2, 4, 5 and 6, with all that follows from it. The next
 /// comes when the daemon has dealt with the last.
@@ -18,7 +11,7 @@ fn requests(world: &World) -> u64 {
 fn assert_life_takes(device: &Device, expected: [u64; 5]) {
     let world = World::new();
     let _devd = world.devd(&[]);
-    let mut taken = requests(&world);
+    let mut taken = world.counts().total();
     let begin = taken;
     for (state, requests_of_it) in ["1", "2", "4", "5", "6"].into_iter().zip(expected) {
         match state {
@@ -27,10 +20,12 @@ fn assert_life_takes(device: &Device, expected: [u64; 5]) {
             _ => world.set(device, "state", state),
         }
         taken += requests_of_it;
-        wait_until(&format!("{taken} requests at state {state}"), || requests(&world) >= taken);
+        wait_until(&format!("{taken} requests at state {state}"), || {
+            world.counts().total() >= taken
+        });
     }
     world.wait_logged(": gone");
-    assert_eq!(requests(&world) - begin, expected.iter().sum(), "{}", world.log());
+    assert_eq!(world.counts().total() - begin, expected.iter().sum(), "{}", world.log());
 }
 
 #[test]
@@ -56,13 +51,13 @@ fn the_life_of_a_guests_only_qemu_disk_takes_at_most_twenty_six() {
     let world = World::new();
     let qemu = world.qemu();
     let _devd = world.devd(&["--qemu", &qemu]);
-    let begin = requests(&world);
+    let begin = world.counts().total();
     let device = Device::qdisk(3, 51712);
     world.attach(&device);
     world.wait_connected(&device);
     world.detach(&device);
     world.wait_gone(&device);
     wait_until("QEMU's nodes to be gone", || world.own("libxl/3").is_none());
-    let taken = requests(&world) - begin;
+    let taken = world.counts().total() - begin;
     assert!((20..=26).contains(&taken), "{taken}\n{}", world.log());
 }

@@ -128,7 +128,6 @@ impl Stage {
         if matches!(self.story, Story::QdiskTakenUpTwice) {
             within("taken up", || world.node(device, "state").as_deref() == Some("2"))?;
             process::end(*world.qemus(3).last().expect("a QEMU"));
-            within("as new", || world.node(device, "state").as_deref() == Some("1"))?;
             world.use_device(device);
         }
         within("served", || world.node(device, "state").as_deref() == Some("4"))?;

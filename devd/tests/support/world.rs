@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
 use xs_client::Client;
-use xs_client::embedded::{Options, Quota, Server, Store};
+use xs_client::embedded::{Counts, Options, Quota, Server, Store};
 
 use super::{DOMID, Devd, Device, Kernel, process, stand_in, toolstack, wait_for, wait_until};
 
@@ -266,7 +266,7 @@ impl World {
 
 // The toolstack.
 impl World {
-    fn toolstack(&self) -> Client {
+    pub fn toolstack(&self) -> Client {
         Client::new(self.store.connect(0).unwrap())
     }
 
@@ -311,6 +311,13 @@ impl World {
 
 // What the store says.
 impl World {
+    /// The requests that the daemon has made so far. It was the first to connect.
+    pub fn counts(&self) -> Counts {
+        let connections = self.store.connections().into_iter();
+        let own = connections.filter(|(_, domid, _)| *domid == DOMID).min_by_key(|(id, ..)| *id);
+        own.expect("the daemon's connection").2
+    }
+
     /// Waits until the daemon has dealt with all that happened so far: a device that is there
     /// only to go comes after it.
     #[track_caller]
