@@ -6,7 +6,6 @@
 
 mod site;
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -78,12 +77,14 @@ fn main() -> Result<()> {
     let store = Store::with_options(&Options { quota, ..Options::default() });
     let socket = path.join("store");
     let home = format!("/local/domain/{DRIVER}");
-    store.mkdir(format!("{home}/libxl").as_bytes()).map_err(|code| code.to_string())?;
-    store
-        .set_permissions(format!("{home}/libxl").as_bytes(), format!("n{DRIVER}\0").as_bytes())
-        .map_err(|code| code.to_string())?;
+    for (node, access) in [("backend", "n0\0r7\0"), ("libxl", "n7\0")] {
+        let node = format!("{home}/{node}");
+        store.mkdir(node.as_bytes()).map_err(|code| code.to_string())?;
+        let set = store.set_permissions(node.as_bytes(), access.as_bytes());
+        set.map_err(|code| code.to_string())?;
+    }
     let _server = store.serve(&socket, DRIVER)?;
-    let mut command = Command::new(site::devd()?);
+    let mut command = site::bare(site::devd()?);
     command
         .args(["-F", "--hooks", "script", "--no-qemu", "--linger", "0", "--xenstore"])
         .arg(&socket);

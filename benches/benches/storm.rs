@@ -9,7 +9,6 @@
 mod site;
 
 use std::collections::HashSet;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use site::{DRIVER, Daemon, Device, Result, check, install_hook, millis};
@@ -128,7 +127,7 @@ fn storm(guests: u16) -> Result<()> {
     let socket = path.join("store");
     let server = store.serve(&socket, DRIVER)?;
 
-    let mut command = Command::new(site::devd()?);
+    let mut command = site::bare(site::devd()?);
     command.args(["-F", "--hooks", "script", "--log-level", "info", "--xenstore"]).arg(&socket);
     command.arg("--script-dir").arg(path).arg("--log").arg(path.join("devd.log"));
     command.arg("--qemu").arg(path.join("qemu"));

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each program uses its part of it")]
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -56,6 +57,20 @@ pub fn install_hook(directory: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A program in an environment as small as a driver domain's.
+pub fn bare(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command
+}
+
+/// The time that this task has been on a processor (`Documentation/scheduler/sched-stats.rst`).
+pub fn on_cpu(task: &Path) -> Result<Duration> {
+    let text = fs::read_to_string(task.join("schedstat"))?;
+    let nanos = text.split(' ').next().unwrap_or_default().parse()?;
+    Ok(Duration::from_nanos(nanos))
+}
+
 /// A daemon that runs until it is dropped.
 pub struct Daemon {
     child: Child,
@@ -75,12 +90,8 @@ impl Daemon {
 
     /// The time that its threads have been on a processor: its own, not its hooks'.
     pub fn cpu(&self) -> Result<Duration> {
-        let mut nanos = 0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
-            let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-            nanos += text.split(' ').next().unwrap_or_default().parse::<u64>()?;
-        }
-        Ok(Duration::from_nanos(nanos))
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid()))?;
+        threads.map(|thread| on_cpu(&thread?.path())).sum()
     }
 
     pub fn threads(&self) -> Result<usize> {
