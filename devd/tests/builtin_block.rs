@@ -184,6 +184,40 @@ fn a_disk_that_a_guest_writes_is_refused_to_every_other_guest() {
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
+fn a_whole_disk_is_refused_to_other_guests_than_those_of_its_partitions() {
+    let (world, path, file) = with_disk();
+    let whole = Loop::new(&path);
+    let on = |guest, place: &str| Device::vbd(guest, 51712).with("params", place);
+    let first = on(3, &whole.partition(1, 512, 512));
+    let second = on(4, &whole.partition(2, 1024, 512));
+    let _kernel = world.kernel();
+    let _devd = world.devd(BUILTIN);
+    for partition in [&first, &second] {
+        world.attach(partition);
+        world.wait_connected(partition);
+    }
+    let file = Device { guest: 5, ..file };
+    for refused in [&on(5, &whole.0), &file] {
+        world.attach(refused);
+        let reason = world.wait_refused(refused);
+        assert!(reason.contains("guest 3 has"), "{reason}");
+        world.detach(refused);
+        world.wait_gone(refused);
+    }
+    for partition in [&first, &second] {
+        world.detach(partition);
+        world.wait_gone(partition);
+    }
+    let all = on(5, &whole.0);
+    world.attach(&all);
+    world.wait_connected(&all);
+    world.attach(&first);
+    let reason = world.wait_refused(&first);
+    assert!(reason.contains("guest 5 has"), "{reason}");
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
 fn guests_that_only_read_share_a_disk() {
     let (world, path, first) = with_disk();
     let _kernel = world.kernel();

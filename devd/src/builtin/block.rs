@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use devd_core::DeviceKey;
 
-use super::claims::{self, Claim, Claims, Conflict, Identity, Mode};
+use super::claims::{self, Claim, Claims, Conflict, Extent, Identity, Mode};
 use super::device_number::DeviceNumber;
 use super::failure::{Failure, Step};
 use super::loop_device::{self, LoopDevice};
@@ -110,7 +110,7 @@ impl Attach {
             return Err(self.read_only(path));
         }
         let identity = identity(&metadata);
-        let claim = self.claim(path, &[identity])?;
+        let claim = self.claim(path, &[(identity, Extent::Whole)])?;
         // Mounted here by a loop device? Not if nobody has it open.
         if self.mode != Mode::Shared && !descriptor::is_alone(&file, !read_only) {
             for number in loop_device::all_of(identity) {
@@ -120,7 +120,7 @@ impl Attach {
         }
         if let Some(attached) = self.attached {
             // Another had set it up, for blkback, which does not change its mind.
-            if claims::of_device(attached).contains(&identity) {
+            if claims::of_device(attached).contains(&(identity, Extent::Whole)) {
                 return Ok(self.take_over(attached, path, claim));
             }
             return Err(stuck(attached, path));
@@ -145,7 +145,7 @@ impl Attach {
         Success { made, ..success(Path::new(&name), number, Some(name.clone())) }
     }
 
-    fn claim(&self, path: &Path, identities: &[Identity]) -> Result<Claim, Failure> {
+    fn claim(&self, path: &Path, identities: &[(Identity, Extent)]) -> Result<Claim, Failure> {
         self.claims.claim(self.key, self.mode, identities).map_err(|Conflict(other, theirs)| {
             Failure::new(format!(
                 "guest {} has {} already, {} ({other}); guest {} cannot have it {}, unless its mode \

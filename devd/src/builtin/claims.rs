@@ -18,6 +18,14 @@ pub(crate) enum Identity {
     File { device: u64, inode: u64 },
 }
 
+/// How much of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Whole,
+    /// A partition; others are others' business.
+    Part,
+}
+
 /// How a guest uses a disk: the value of `mode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -66,12 +74,13 @@ pub(crate) enum Place {
 
 impl Place {
     /// Asks the kernel; that may take as long as the file's server does not answer.
-    fn identities(&self) -> Vec<Identity> {
+    fn identities(&self) -> Vec<(Identity, Extent)> {
         match self {
             Self::Device(number) => of_device(*number),
             Self::Path(path) => match std::fs::metadata(path) {
                 Ok(file) if file.is_file() => {
-                    vec![Identity::File { device: file.dev(), inode: file.ino() }]
+                    let identity = Identity::File { device: file.dev(), inode: file.ino() };
+                    vec![(identity, Extent::Whole)]
                 }
                 Ok(file) => of_device(DeviceNumber(file.rdev())),
                 Err(_) => Vec::new(),
@@ -80,11 +89,19 @@ impl Place {
     }
 }
 
-/// What a block device is: itself, and the file behind it.
-pub(crate) fn of_device(number: DeviceNumber) -> Vec<Identity> {
-    let mut identities = vec![Identity::Device(number)];
-    if number.is_loop() {
-        identities.extend(loop_device::backing(number));
+/// What a block device is: itself, and the file behind it, or a part of both if it is a
+/// partition.
+pub(crate) fn of_device(number: DeviceNumber) -> Vec<(Identity, Extent)> {
+    let mut identities = vec![(Identity::Device(number), Extent::Whole)];
+    let (disk, extent) = match number.disk() {
+        Some(disk) => (disk, Extent::Part),
+        None => (number, Extent::Whole),
+    };
+    if extent == Extent::Part {
+        identities.push((Identity::Device(disk), extent));
+    }
+    if disk.is_loop() {
+        identities.extend(loop_device::backing(disk).map(|file| (file, extent)));
     }
     identities
 }
@@ -102,13 +119,28 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Table {
-    users: HashMap<Identity, Vec<(DeviceKey, Mode)>>,
+    users: HashMap<Identity, Vec<User>>,
     /// What a device has a claim to.
     disks: HashMap<DeviceKey, Vec<Identity>>,
     /// Disks in use of which it is not known yet what they are.
     places: Vec<(DeviceKey, Mode, Place)>,
     /// Threads that look for that.
     resolving: usize,
+}
+
+#[derive(Debug)]
+struct User {
+    key: DeviceKey,
+    mode: Mode,
+    extent: Extent,
+}
+
+impl User {
+    /// Can both not have it? Devices of one guest do not exclude each other.
+    fn excludes(&self, other: &Self) -> bool {
+        let overlap = self.extent == Extent::Whole || other.extent == Extent::Whole;
+        overlap && self.key.domid != other.key.domid && other.mode.conflicts(self.mode)
+    }
 }
 
 /// A device's right to its disk, until it is dropped.
@@ -137,19 +169,21 @@ impl Claims {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a disk for a device. Devices of one guest do not exclude each other.
+    /// Claims a disk for a device.
     pub(crate) fn claim(
         &self,
         key: DeviceKey,
         mode: Mode,
-        identities: &[Identity],
+        identities: &[(Identity, Extent)],
     ) -> Result<Claim, Conflict> {
         self.resolve();
         let mut table = self.table();
-        let users = identities.iter().filter_map(|identity| table.users.get(identity)).flatten();
-        let mut others = users.filter(|(other, _)| other.domid != key.domid);
-        if let Some((other, theirs)) = others.find(|(_, theirs)| mode.conflicts(*theirs)) {
-            return Err(Conflict(*other, *theirs));
+        for (identity, extent) in identities {
+            let new = User { key, mode, extent: *extent };
+            let mut users = table.users.get(identity).into_iter().flatten();
+            if let Some(other) = users.find(|user| user.excludes(&new)) {
+                return Err(Conflict(other.key, other.mode));
+            }
         }
         table.insert(key, mode, identities);
         drop(table);
@@ -197,19 +231,19 @@ impl Claims {
 }
 
 impl Table {
-    fn insert(&mut self, key: DeviceKey, mode: Mode, identities: &[Identity]) {
+    fn insert(&mut self, key: DeviceKey, mode: Mode, identities: &[(Identity, Extent)]) {
         self.release(key);
-        for identity in identities {
-            self.users.entry(*identity).or_default().push((key, mode));
+        for (identity, extent) in identities {
+            self.users.entry(*identity).or_default().push(User { key, mode, extent: *extent });
         }
-        self.disks.insert(key, identities.to_owned());
+        self.disks.insert(key, identities.iter().map(|(identity, _)| *identity).collect());
     }
 
     fn release(&mut self, key: DeviceKey) {
         self.places.retain(|(other, ..)| *other != key);
         for identity in self.disks.remove(&key).into_iter().flatten() {
             if let Some(users) = self.users.get_mut(&identity) {
-                users.retain(|(other, _)| *other != key);
+                users.retain(|user| user.key != key);
                 if users.is_empty() {
                     self.users.remove(&identity);
                 }
@@ -223,7 +257,8 @@ mod tests {
     use super::*;
     use devd_core::Kind;
 
-    const DISK: Identity = Identity::File { device: 1, inode: 2 };
+    const FILE: Identity = Identity::File { device: 1, inode: 2 };
+    const DISK: (Identity, Extent) = (FILE, Extent::Whole);
 
     fn disk(domid: u16, devid: u32) -> DeviceKey {
         DeviceKey { kind: Kind::Vbd, domid, devid }
@@ -264,6 +299,21 @@ mod tests {
         let claims = Claims::default();
         let _first = claims.claim(disk(1, 0), Write, &[DISK]).unwrap();
         claims.claim(disk(1, 1), Write, &[DISK]).expect("the same guest may");
+    }
+
+    #[test]
+    fn a_disk_and_its_partitions_are_in_the_way_of_each_other() {
+        let part = |number| {
+            [(Identity::Device(DeviceNumber(number)), Extent::Whole), (FILE, Extent::Part)]
+        };
+        let claims = Claims::default();
+        let first = claims.claim(disk(1, 0), Mode::Write, &part(1)).unwrap();
+        let second = claims.claim(disk(2, 0), Mode::Write, &part(2)).expect("another partition");
+        assert!(claims.claim(disk(3, 0), Mode::Write, &part(2)).is_err(), "the same");
+        assert!(claims.claim(disk(3, 0), Mode::Read, &[DISK]).is_err(), "both of them");
+        drop((first, second));
+        let _whole = claims.claim(disk(3, 0), Mode::Write, &[DISK]).unwrap();
+        assert!(claims.claim(disk(1, 0), Mode::Read, &part(1)).is_err(), "a part of it");
     }
 
     #[test]

@@ -21,6 +21,17 @@ impl DeviceNumber {
         Some(Self(makedev(number(major)?, number(minor)?)))
     }
 
+    /// The disk that this is a partition of.
+    pub(crate) fn disk(self) -> Option<Self> {
+        if !self.sysfs("partition").exists() {
+            return None;
+        }
+        // A partition's directory is in its disk's.
+        let text = fs::read_to_string(self.sysfs("../dev")).ok()?;
+        let (major, minor) = text.trim_end().split_once(':')?;
+        Some(Self(makedev(major.parse().ok()?, minor.parse().ok()?)))
+    }
+
     /// The value of `physical-device`.
     pub(crate) fn physical_device(self) -> String {
         format!("{:x}:{:x}", major(self.0), minor(self.0))

@@ -33,10 +33,17 @@ impl Loop {
     pub fn new(path: &Path) -> Self {
         Self(run("losetup", &format!("-f --show {}", path.display())).trim().to_owned())
     }
+
+    /// Makes a partition of so many sectors, whatever the file says.
+    pub fn partition(&self, number: u32, start: u64, sectors: u64) -> String {
+        run("addpart", &format!("{} {number} {start} {sectors}", self.0));
+        format!("{}p{number}", self.0)
+    }
 }
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        let _ = Command::new("partx").args(["-d", &self.0]).output();
         let _ = Command::new("losetup").args(["-d", &self.0]).output();
     }
 }
