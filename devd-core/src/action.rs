@@ -21,7 +21,8 @@ pub enum Action {
     FindService(Domid),
     /// Start a QEMU for the guest; `Ready` or `Failed` when that is known.
     StartService(Domid),
-    /// End the guest's QEMU and remove its nodes; `Absent` when that is done.
+    /// End the guest's QEMU and remove its nodes; `Absent` when that is done, or `Failed`: one of
+    /// them, and once.
     StopService(Domid),
     /// Empty the `hotplug-status` and remove the `hotplug-error` of an earlier try.
     Reset(DeviceKey),

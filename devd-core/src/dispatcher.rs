@@ -386,6 +386,11 @@ impl Dispatcher {
         self.actions.push_back(action);
     }
 
+    /// Takes back an action that is still to be done.
+    pub(crate) fn take_back(&mut self, action: Action) {
+        self.actions.retain(|other| *other != action);
+    }
+
     pub(crate) fn report(&mut self, index: u32, notice: Notice) {
         self.act(Action::Report(self.registry.device(index).key, notice));
     }

@@ -16,9 +16,6 @@ pub(crate) struct Guest {
     pub(crate) service: ServiceState,
     /// Starts of its QEMU that have failed since the last that did not.
     pub(crate) failures: u8,
-    /// Its QEMU ended by itself when it was to be ended: that it is absent will be said once
-    /// more, and must not be taken for a word on the next one.
-    pub(crate) stop_unanswered: bool,
     /// When its QEMU became ready.
     pub(crate) ready_at: Time,
     /// The first of its devices; each knows the next.
@@ -166,7 +163,6 @@ impl Registry {
             domid,
             service: ServiceState::Unknown,
             failures: 0,
-            stop_unanswered: false,
             ready_at: Time::default(),
             first: Link::NONE,
             timer: Link::NONE,

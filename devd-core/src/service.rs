@@ -48,12 +48,7 @@ impl Dispatcher {
     /// Something happened to a guest's QEMU.
     pub fn handle_service(&mut self, domid: Domid, event: ServiceEvent, now: Time) {
         let Some(guest) = self.registry.find_guest(domid) else { return };
-        let state = self.registry.guest_mut(guest);
-        let late = event == ServiceEvent::Absent
-            && state.service != ServiceState::Stopping
-            && core::mem::take(&mut state.stop_unanswered);
-        match (state.service, event) {
-            (_, ServiceEvent::Absent) if late => {}
+        match (self.registry.guest(guest).service, event) {
             (ServiceState::Finding, ServiceEvent::Ready) => {
                 self.service_ready(guest, Notice::Adopted, now);
             }
@@ -63,10 +58,9 @@ impl Dispatcher {
             // What its devices are now tells whether they have lost one or never had one.
             (ServiceState::Finding, ServiceEvent::Absent)
             | (ServiceState::Stopping, ServiceEvent::Absent | ServiceEvent::Failed(_)) => {
-                let state = self.registry.guest_mut(guest);
-                state.stop_unanswered =
-                    state.service == ServiceState::Stopping && event != ServiceEvent::Absent;
-                state.service = ServiceState::Absent;
+                // It may have ended before it was told to: nobody is to be told any more.
+                self.take_back(Action::StopService(domid));
+                self.registry.guest_mut(guest).service = ServiceState::Absent;
                 self.look_again(guest, |phase| matches!(phase, Phase::Waiting | Phase::Starting));
                 self.reconcile_service(guest, now);
             }

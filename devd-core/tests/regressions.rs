@@ -447,15 +447,28 @@ fn a_directory_is_not_removed_while_a_look_at_it_is_under_way() {
 }
 
 #[test]
-fn that_the_last_qemu_is_absent_says_nothing_of_the_next_one() {
+fn a_qemu_that_ends_before_it_was_told_to_is_not_told_to() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.event(QDISK);
+    hand.actions();
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    hand.dispatcher.handle_observation(QDISK, &closed, hand.time());
+    let actions = hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    assert!(!actions.contains(&Action::StopService(1)), "{actions:?}");
+}
+
+#[test]
+fn a_qemu_that_vanishes_while_it_starts_has_failed_whatever_became_of_the_last() {
     let mut hand = Hand::new();
     hand.serve(QDISK);
     let closed = Observation { online: false, ..silent(State::Closed) };
     assert!(hand.look(QDISK, closed).contains(&Action::StopService(1)));
     hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
     assert!(hand.look(QDISK, silent(State::Initialising)).contains(&Action::StartService(1)));
-    assert_eq!(hand.service(ServiceEvent::Absent), []);
-    assert_eq!(hand.phase(QDISK), Some(Phase::Starting));
+    let actions = hand.service(ServiceEvent::Absent);
+    let vanished = Action::Fail(QDISK, Reason::Service(ServiceFailure::Vanished));
+    assert!(actions.contains(&vanished), "{actions:?}");
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Daemon {
     pub(crate) alarm: Option<u64>,
     /// The lives that were seen at the last looks: those that hooks are started for.
     pub(crate) seen: BTreeMap<DeviceKey, Life>,
+    /// Guests whose QEMU has ended, of which it has not heard.
+    unheard: BTreeSet<Domid>,
     /// Devices that an event or a listing has named to it.
     pub(crate) named: BTreeSet<DeviceKey>,
     /// Guests that it has heard of.
@@ -44,6 +46,7 @@ impl Daemon {
             reading: false,
             alarm: None,
             seen: BTreeMap::new(),
+            unheard: BTreeSet::new(),
             named: BTreeSet::new(),
             guests: BTreeSet::new(),
             notices: Vec::new(),
@@ -223,6 +226,7 @@ impl World {
                 self.dispatch(|dispatcher, now| dispatcher.handle_hook_end(*key, *end, now));
             }
             Answer::Service(domid, event) => {
+                self.daemon.unheard.remove(domid);
                 self.dispatch(|dispatcher, now| dispatcher.handle_service(*domid, *event, now));
             }
             Answer::Removed(key, removal) => {
@@ -520,7 +524,11 @@ impl World {
 
     fn stop_qemu(&mut self, domid: Domid) {
         let Some(qemu) = self.qemus.get_mut(domid) else {
-            return self.tell(Answer::Service(domid, ServiceEvent::Absent));
+            // It has ended by itself, and that will be heard: once.
+            if !self.daemon.unheard.contains(&domid) {
+                self.tell(Answer::Service(domid, ServiceEvent::Absent));
+            }
+            return;
         };
         qemu.stage = Stage::Ending;
         let id = self.qemus.id(domid).expect("it runs");
@@ -536,6 +544,7 @@ impl World {
             let heard = if asked {
                 ServiceEvent::Absent
             } else {
+                self.daemon.unheard.insert(domid);
                 ServiceEvent::Failed(ServiceFailure::Exit(1))
             };
             self.tell(Answer::Service(domid, heard));
