@@ -1,12 +1,12 @@
 //! One call of one function of the C library fails in the daemon.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use tempfile::TempDir;
+use super::preload::Library;
 
 /// The bytes of the memory that is shared with `failing.c`: a name, an error number, which call
 /// is to fail (from 1), and how many there were.
@@ -32,7 +32,9 @@ impl Failing {
 
     /// Lets the daemon that this starts be the one.
     pub fn apply(&self, command: &mut Command) {
-        command.env("LD_PRELOAD", library()).env("DEVD_TEST_FAULT", &self.path);
+        static LIBRARY: OnceLock<Library> = OnceLock::new();
+        let library = LIBRARY.get_or_init(|| Library::make(include_str!("failing.c")));
+        command.env("LD_PRELOAD", library.path()).env("DEVD_TEST_FAULT", &self.path);
     }
 
     /// From now on the `nth` call of this function fails with this error.
@@ -50,22 +52,4 @@ impl Failing {
         self.memory.read_exact_at(&mut calls, CALLS).unwrap();
         i32::from_ne_bytes(calls)
     }
-}
-
-/// The library that does it, made once for each test program by the compiler that also links
-/// Rust's programs.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = LIBRARY.get_or_init(|| {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("failing.so");
-        let source = directory.path().join("failing.c");
-        fs::write(&source, include_str!("failing.c")).unwrap();
-        let mut cc = Command::new("cc");
-        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
-        let made = cc.args([&path, &source]).arg("-ldl").status();
-        assert!(made.expect("a C compiler, cc").success());
-        (directory, path)
-    });
-    path
 }

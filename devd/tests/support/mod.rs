@@ -8,7 +8,7 @@
 //! * [`disk`]: loop devices.
 //! * [`network`]: a network namespace with real interfaces.
 //! * [`Stage`]: one life after the other, for mishaps to happen in; [`Failing`]: mishaps of the
-//!   system.
+//!   system; [`Memory`]: what is allocated.
 //! * [`process`]: processes as `/proc` shows them.
 //! * [`toolstack`]: what it writes.
 //! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
@@ -20,7 +20,9 @@ mod device;
 pub mod disk;
 mod failing;
 mod kernel;
+mod memory;
 pub mod network;
+mod preload;
 pub mod process;
 mod stage;
 pub mod stand_in;
@@ -35,6 +37,7 @@ pub use daemon::Devd;
 pub use device::Device;
 pub use failing::Failing;
 pub use kernel::Kernel;
+pub use memory::Memory;
 pub use stage::{Stage, Story, within};
 pub use world::{GUEST_HOME, World};
 
