@@ -5,9 +5,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use nix::errno::Errno;
-
-use super::netlink::{Message, Netlink, attributes, u32_at};
+use super::netlink::{MALFORMED, Message, Netlink, attributes, u32_at};
 
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
@@ -32,9 +30,9 @@ const IFF_UP: u32 = 1;
 /// The longest name of an interface.
 const NAME_MAX: usize = 15;
 /// Where the attributes begin behind `struct ifinfomsg`.
-const LINK_HEADER: usize = 16;
+pub(super) const LINK_HEADER: usize = 16;
 /// The same for `struct ifaddrmsg`.
-const ADDRESS_HEADER: usize = 8;
+pub(super) const ADDRESS_HEADER: usize = 8;
 
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,27 +48,67 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn parse(body: &[u8]) -> Option<Self> {
-        let mut link = Self { index: u32_at(body, 4)?, ..Self::default() };
-        link.up = u32_at(body, 8)? & IFF_UP != 0;
-        for (kind, value) in attributes(body.get(LINK_HEADER..)?) {
+    pub(super) fn parse(body: &[u8]) -> io::Result<Self> {
+        let number = |bytes, at| u32_at(bytes, at).ok_or(MALFORMED);
+        let (header, rest) = body.split_at_checked(LINK_HEADER).ok_or(MALFORMED)?;
+        let mut link = Self { index: number(header, 4)?, ..Self::default() };
+        link.up = number(header, 8)? & IFF_UP != 0;
+        for attribute in attributes(rest) {
+            let (kind, value) = attribute?;
             match kind {
                 IFLA_IFNAME => {
                     let name = value.strip_suffix(b"\0").unwrap_or(value);
                     link.name = String::from_utf8_lossy(name).into_owned();
                 }
-                IFLA_MTU => link.mtu = u32_at(value, 0)?,
+                IFLA_MTU => link.mtu = number(value, 0)?,
                 IFLA_ADDRESS => link.mac = value.to_owned(),
-                IFLA_MASTER => link.master = u32_at(value, 0)?,
+                IFLA_MASTER => link.master = number(value, 0)?,
                 IFLA_LINKINFO => {
-                    let mut info = attributes(value);
-                    let kind = info.find(|(kind, _)| *kind == IFLA_INFO_KIND);
-                    link.is_bridge = kind.is_some_and(|(_, name)| name.starts_with(b"bridge\0"));
+                    for info in attributes(value) {
+                        let (kind, name) = info?;
+                        link.is_bridge |= kind == IFLA_INFO_KIND && name.starts_with(b"bridge\0");
+                    }
                 }
                 _ => {}
             }
         }
-        Some(link)
+        Ok(link)
+    }
+}
+
+/// An address of an interface.
+#[derive(Debug)]
+pub(super) struct Address {
+    header: [u8; ADDRESS_HEADER],
+    /// Its own, and with some kinds of interfaces the other end's.
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+impl Address {
+    pub(super) fn parse(body: &[u8]) -> io::Result<Self> {
+        let (header, rest) = body.split_first_chunk().ok_or(MALFORMED)?;
+        let mut address = Self { header: *header, attributes: Vec::new() };
+        for attribute in attributes(rest) {
+            let (kind, value) = attribute?;
+            if matches!(kind, IFA_LOCAL | IFA_ADDRESS) {
+                address.attributes.push((kind, value.to_owned()));
+            }
+        }
+        Ok(address)
+    }
+
+    fn index(&self) -> Option<u32> {
+        u32_at(&self.header, 4)
+    }
+
+    fn is_secondary(&self) -> bool {
+        self.header[2] & IFA_F_SECONDARY != 0
+    }
+
+    /// Its own, of IPv4.
+    fn local(&self) -> Option<Ipv4Addr> {
+        let (_, value) = self.attributes.iter().find(|(kind, _)| *kind == IFA_LOCAL)?;
+        <[u8; 4]>::try_from(&value[..]).ok().map(Ipv4Addr::from)
     }
 }
 
@@ -98,7 +136,11 @@ impl Links {
         let mut message = Message::new(RTM_GETLINK, 0, &[0; LINK_HEADER]);
         message.put_name(IFLA_IFNAME, name).put_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         let mut found = None;
-        match self.0.get(message, |body| found = Link::parse(body)) {
+        let got = self.0.get(message, |body| {
+            found = Some(Link::parse(body)?);
+            Ok(())
+        });
+        match got {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             result => result.map(|()| found),
         }
@@ -112,7 +154,10 @@ impl Links {
             message.put(IFLA_INFO_KIND, b"bridge");
         });
         let mut links = Vec::new();
-        self.0.list(message, |body| links.extend(Link::parse(body)))?;
+        self.0.list(message, |body| {
+            links.push(Link::parse(body)?);
+            Ok(())
+        })?;
         links.retain(|link| link.is_bridge);
         links.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(links)
@@ -161,15 +206,11 @@ impl Links {
 
     /// Takes all addresses from the interface.
     pub(crate) fn flush_addresses(&mut self, index: u32) -> io::Result<()> {
-        let mut found = Vec::new();
-        self.addresses(index, libc::AF_UNSPEC, |body| found.push(body.to_owned()))?;
-        for body in found {
-            let mut message = Message::new(RTM_DELADDR, 0, &body[..ADDRESS_HEADER]);
-            for (kind, value) in attributes(&body[ADDRESS_HEADER..]) {
-                if matches!(kind, IFA_LOCAL | IFA_ADDRESS) {
-                    message.put(kind, value);
-                }
-            }
+        for address in self.addresses(index, libc::AF_UNSPEC)? {
+            let mut message = Message::new(RTM_DELADDR, 0, &address.header);
+            address.attributes.iter().for_each(|(kind, value)| {
+                message.put(*kind, value);
+            });
             match self.0.change(message) {
                 // A secondary address goes with its primary one.
                 Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
@@ -181,35 +222,26 @@ impl Links {
 
     /// The first primary IPv4 address of an interface.
     pub(crate) fn address(&mut self, index: u32) -> io::Result<Option<Ipv4Addr>> {
-        let mut first = None;
-        self.addresses(index, libc::AF_INET, |body| {
-            if body[2] & IFA_F_SECONDARY == 0 && first.is_none() {
-                let local =
-                    attributes(&body[ADDRESS_HEADER..]).find(|(kind, _)| *kind == IFA_LOCAL);
-                let octets = local.and_then(|(_, value)| <[u8; 4]>::try_from(value).ok());
-                first = octets.map(Ipv4Addr::from);
-            }
-        })?;
-        Ok(first)
+        let addresses = self.addresses(index, libc::AF_INET)?;
+        Ok(addresses.iter().filter(|address| !address.is_secondary()).find_map(Address::local))
     }
 
-    fn addresses(
-        &mut self,
-        index: u32,
-        family: libc::c_int,
-        mut found: impl FnMut(&[u8]),
-    ) -> io::Result<()> {
+    fn addresses(&mut self, index: u32, family: libc::c_int) -> io::Result<Vec<Address>> {
         let header = address_header(u8::try_from(family).unwrap_or(0), 0, 0, index);
         let message = Message::new(RTM_GETADDR, 0, &header);
+        let mut addresses = Vec::new();
         let listed = self.0.list(message, |body| {
-            if body.len() >= ADDRESS_HEADER && u32_at(body, 4) == Some(index) {
-                found(body);
+            let address = Address::parse(body)?;
+            // An older kernel lists those of all.
+            if address.index() == Some(index) {
+                addresses.push(address);
             }
+            Ok(())
         });
         match listed {
             // It went meanwhile.
-            Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => Ok(()),
-            result => result,
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
+            result => result.map(|()| addresses),
         }
     }
 }

@@ -12,6 +12,8 @@ mod claims;
 mod device_number;
 mod failure;
 mod firewall;
+#[cfg(test)]
+mod kernel_replies;
 mod link;
 mod local_use;
 mod loop_device;

@@ -10,11 +10,11 @@ use nix::errno::Errno;
 
 use crate::descriptor;
 
-const HEADER: usize = 16;
-const ALIGN: usize = 4;
+pub(super) const HEADER: usize = 16;
+pub(super) const ALIGN: usize = 4;
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_DONE: u16 = 3;
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -26,13 +26,18 @@ pub(crate) const NLM_F_CREATE: u16 = 0x400;
 /// It goes behind those that are there.
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
+/// The largest number of an error (`include/linux/err.h`).
+const MAX_ERRNO: i32 = 4095;
+/// What the kernel has sent is not netlink, or not all of it.
+pub(crate) const MALFORMED: Errno = Errno::EBADMSG;
+
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// A request, or several that are to be carried out together.
 #[derive(Debug, Default)]
 pub(crate) struct Message {
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// Where each of the requests begins.
     starts: Vec<usize>,
 }
@@ -102,7 +107,7 @@ impl Message {
     }
 
     /// Fills in the lengths of all requests, and their number, which is the same.
-    fn finish(&mut self, number: u32) {
+    pub(super) fn finish(&mut self, number: u32) {
         for (count, at) in self.starts.iter().enumerate() {
             let end = self.starts.get(count + 1).copied().unwrap_or(self.bytes.len());
             let len = u32::try_from(end - at).unwrap_or(u32::MAX);
@@ -145,7 +150,7 @@ impl Netlink {
     /// Has a request carried out.
     pub(crate) fn change(&mut self, mut message: Message) -> io::Result<()> {
         message.set_flags(NLM_F_ACK);
-        self.exchange(message, |_| ())
+        self.exchange(message, |_| Ok(()))
     }
 
     /// Has requests carried out that belong together: all of them, or none.
@@ -153,13 +158,17 @@ impl Netlink {
         let acknowledgements = message.acknowledgements();
         self.send(message)?;
         for _ in 0..acknowledgements {
-            self.hear(|_| ())?;
+            self.hear(|_| Ok(()))?;
         }
         Ok(())
     }
 
     /// Asks for one thing; `found` is given what the answer has behind the header.
-    pub(crate) fn get(&mut self, mut message: Message, found: impl FnMut(&[u8])) -> io::Result<()> {
+    pub(crate) fn get(
+        &mut self,
+        mut message: Message,
+        found: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         message.set_flags(NLM_F_ACK);
         self.exchange(message, found)
     }
@@ -168,13 +177,17 @@ impl Netlink {
     pub(crate) fn list(
         &mut self,
         mut message: Message,
-        found: impl FnMut(&[u8]),
+        found: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         message.set_flags(NLM_F_DUMP);
         self.exchange(message, found)
     }
 
-    fn exchange(&mut self, message: Message, found: impl FnMut(&[u8])) -> io::Result<()> {
+    fn exchange(
+        &mut self,
+        message: Message,
+        found: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.send(message)?;
         self.hear(found)
     }
@@ -187,18 +200,11 @@ impl Netlink {
     }
 
     /// Hears answers until the next acknowledgement, or the end of a list.
-    fn hear(&mut self, mut found: impl FnMut(&[u8])) -> io::Result<()> {
+    fn hear(&mut self, mut found: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         loop {
             let len = self.receive()?;
-            for (kind, number, body) in messages(&self.buffer[..len]) {
-                if number != self.number {
-                    continue; // What is left of an exchange that was given up.
-                }
-                match kind {
-                    NLMSG_ERROR => return acknowledged(body),
-                    NLMSG_DONE => return Ok(()),
-                    _ => found(body),
-                }
+            if take_in(&self.buffer[..len], self.number, &mut found)? {
+                return Ok(());
             }
         }
     }
@@ -213,37 +219,73 @@ impl Netlink {
     }
 }
 
-/// The messages in what was received: kind, number, and what is behind the header.
-fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
-    std::iter::from_fn(move || {
-        let header = bytes.get(..HEADER)?;
-        let len = usize::try_from(u32_at(header, 0)?).ok()?;
-        let body = bytes.get(HEADER..len)?;
-        let kind = u16_at(header, 4)?;
-        let number = u32_at(header, 8)?;
-        bytes = bytes.get(len.next_multiple_of(ALIGN)..).unwrap_or_default();
-        Some((kind, number, body))
-    })
-}
-
-/// What an acknowledgement says.
-fn acknowledged(body: &[u8]) -> io::Result<()> {
-    match u32_at(body, 0).map(u32::cast_signed) {
-        Some(0) => Ok(()),
-        Some(code) => Err(io::Error::from_raw_os_error(code.wrapping_neg())),
-        None => Err(Errno::EBADMSG.into()),
+/// Hands out what was received of the exchange of this number. True if that is over.
+pub(super) fn take_in(
+    received: &[u8],
+    number: u32,
+    found: &mut impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<bool> {
+    let mut rest = received;
+    // What has nothing in it would be waited for again and again.
+    loop {
+        let (kind, of, body) = message(&mut rest)?;
+        match kind {
+            // What is left of an exchange that was given up.
+            _ if of != number => {}
+            NLMSG_ERROR | NLMSG_DONE => return acknowledged(body).map(|()| true),
+            _ => found(body)?,
+        }
+        if rest.is_empty() {
+            return Ok(false);
+        }
     }
 }
 
-/// The attributes in what is behind a family's header.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+/// Takes off the first message: its kind, its number, and what is behind its header.
+fn message<'a>(bytes: &mut &'a [u8]) -> io::Result<(u16, u32, &'a [u8])> {
+    let len = u32_at(bytes, 0).and_then(|len| usize::try_from(len).ok());
+    let message = take_off(bytes, len)?;
+    let number = u32_at(message, 8).ok_or(MALFORMED)?;
+    let kind = u16_at(message, 4).ok_or(MALFORMED)?;
+    Ok((kind, number, message.get(HEADER..).ok_or(MALFORMED)?))
+}
+
+/// What an acknowledgement, or the end of a list, says.
+fn acknowledged(body: &[u8]) -> io::Result<()> {
+    match u32_at(body, 0).map(u32::cast_signed) {
+        Some(0) => Ok(()),
+        Some(code) if (-MAX_ERRNO..0).contains(&code) => Err(io::Error::from_raw_os_error(-code)),
+        _ => Err(MALFORMED.into()),
+    }
+}
+
+/// The attributes in what is behind a family's header. One that is malformed is the last.
+pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<(u16, &[u8])>> {
     std::iter::from_fn(move || {
-        let len = usize::from(u16_at(bytes, 0)?);
-        let kind = u16_at(bytes, 2)? & NLA_TYPE_MASK;
-        let value = bytes.get(4..len)?;
-        bytes = bytes.get(len.next_multiple_of(ALIGN)..).unwrap_or_default();
-        Some((kind, value))
+        if bytes.is_empty() {
+            return None;
+        }
+        let attribute = attribute(&mut bytes);
+        if attribute.is_err() {
+            bytes = &[];
+        }
+        Some(attribute)
     })
+}
+
+/// Takes off the first attribute: its kind and its value.
+fn attribute<'a>(bytes: &mut &'a [u8]) -> io::Result<(u16, &'a [u8])> {
+    let len = u16_at(bytes, 0).map(usize::from);
+    let attribute = take_off(bytes, len)?;
+    let kind = u16_at(attribute, 2).ok_or(MALFORMED)?;
+    Ok((kind & NLA_TYPE_MASK, attribute.get(4..).ok_or(MALFORMED)?))
+}
+
+/// Takes off so many bytes, and those that fill them up to a multiple of four.
+fn take_off<'a>(bytes: &mut &'a [u8], len: Option<usize>) -> io::Result<&'a [u8]> {
+    let taken = len.and_then(|len| bytes.get(..len)).ok_or(MALFORMED)?;
+    *bytes = bytes.get(taken.len().next_multiple_of(ALIGN)..).unwrap_or_default();
+    Ok(taken)
 }
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -256,6 +298,9 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -266,23 +311,25 @@ mod tests {
         });
         message.set_flags(NLM_F_ACK);
         message.finish(7);
-        let (kind, number, body) = messages(&message.bytes).next().unwrap();
+        let (kind, number, body) = self::message(&mut &message.bytes[..]).unwrap();
         assert_eq!((kind, number), (19, 7));
         assert_eq!(u16_at(&message.bytes, 6), Some(NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK));
         assert_eq!(body[..4], [1, 2, 3, 4]);
-        let found: Vec<_> = attributes(&body[4..]).collect();
+        let all = |bytes| attributes(bytes).collect::<Result<Vec<_>, _>>().unwrap();
+        let found = all(&body[4..]);
         assert_eq!(found[0], (3, &b"br0\0"[..]));
         assert_eq!(found[1].0, 18);
-        assert_eq!(attributes(found[1].1).next(), Some((1, &b"x"[..])));
+        assert_eq!(all(found[1].1), [(1, &b"x"[..])]);
         assert_eq!(message.bytes.len() % ALIGN, 0);
     }
 
     #[test]
-    fn what_is_cut_short_ends_the_list() {
-        assert_eq!(messages(&[0; 15]).count(), 0);
-        assert_eq!(messages(&[255; 16]).count(), 0);
-        assert_eq!(messages(&[0; 16]).count(), 0, "a length of nothing");
-        assert_eq!(attributes(&[3, 0, 1, 0]).count(), 0);
-        assert_eq!(attributes(&[9, 0, 1, 0, 1]).count(), 0);
+    fn a_socket_that_says_nothing_is_not_asked_again() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let mut netlink =
+            Netlink { socket: OwnedFd::from(here).into(), number: 1, buffer: vec![0; 100] };
+        drop(there);
+        let error = netlink.hear(|_| Ok(())).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADMSG));
     }
 }
