@@ -88,20 +88,11 @@ impl Chooser {
 impl Chooser {
     /// Will disks, as most of them are, have the built-in hook?
     pub(crate) fn builds_in_disks(&self) -> bool {
-        let script = hook::find(OsStr::from_bytes(usual(Kind::Vbd)), &self.directories);
+        let script = hook::find(OsStr::from_bytes(hook::usual(Kind::Vbd)), &self.directories);
         match self.preference {
             Preference::Script => false,
             Preference::Auto => script.is_none(),
             Preference::Builtin => true,
         }
-    }
-}
-
-/// The hook of a device whose `script` node is empty.
-pub(crate) const fn usual(kind: Kind) -> &'static [u8] {
-    match kind {
-        Kind::Vif => b"vif-bridge",
-        Kind::Vbd | Kind::Vbd3 => b"block",
-        _ => b"",
     }
 }

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use devd_core::{Hook, HookFailure, Kind, Verb};
 
-use crate::choice;
 use crate::process::{c_path, environment};
 
 /// One run of a script, ready to be started.
@@ -49,8 +48,17 @@ impl Script {
 /// The name of the hook that the device's `script` node means; empty if it means none.
 pub(crate) fn name_of<'a>(hook: &Hook<'a>) -> &'a [u8] {
     match file_name(hook.script) {
-        None if hook.script.is_empty() => choice::usual(hook.key.kind),
+        None if hook.script.is_empty() => usual(hook.key.kind),
         name => name.map(OsStr::as_bytes).unwrap_or_default(),
+    }
+}
+
+/// The hook of a device whose `script` node is empty.
+pub(crate) const fn usual(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Vif => b"vif-bridge",
+        Kind::Vbd | Kind::Vbd3 => b"block",
+        _ => b"",
     }
 }
 
