@@ -1,6 +1,6 @@
 //! `block`: a guest's disk, which is a block device, or a file behind a loop device.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use devd_core::DeviceKey;
 use super::claims::{self, Claim, Claims, Conflict, Extent, Identity, Mode};
 use super::device_number::DeviceNumber;
 use super::failure::{Failure, Step};
+use super::file_id::FileId;
 use super::loop_device::{self, LoopDevice};
 use super::{Made, Success, local_use};
 use crate::descriptor;
@@ -109,18 +110,19 @@ impl Attach {
         if !read_only && metadata.mode() & 0o222 == 0 {
             return Err(self.read_only(path));
         }
-        let identity = identity(&metadata);
-        let claim = self.claim(path, &[(identity, Extent::Whole)])?;
+        let id = FileId::of(&metadata);
+        let whole = (Identity::File(id), Extent::Whole);
+        let claim = self.claim(path, &[whole])?;
         // Mounted here by a loop device? Not if nobody has it open.
         if self.mode != Mode::Shared && !descriptor::is_alone(&file, !read_only) {
-            for number in loop_device::all_of(identity) {
+            for number in loop_device::all_of(id) {
                 let device = PathBuf::from(format!("/dev/{}", number.name().unwrap_or_default()));
                 self.check_local_use(path, &device, number)?;
             }
         }
         if let Some(attached) = self.attached {
             // Another had set it up, for blkback, which does not change its mind.
-            if claims::of_device(attached).contains(&(identity, Extent::Whole)) {
+            if claims::of_device(attached).contains(&whole) {
                 return Ok(self.take_over(attached, path, claim));
             }
             return Err(stuck(attached, path));
@@ -183,10 +185,6 @@ impl Attach {
         let words = self.mode.words();
         Failure::new(format!("{} is read-only and cannot be used {words}", path.display()))
     }
-}
-
-fn identity(file: &Metadata) -> Identity {
-    Identity::File { device: file.dev(), inode: file.ino() }
 }
 
 /// blkback has opened something else, and keeps to what it was told first.

@@ -9,13 +9,14 @@ use std::time::Duration;
 use devd_core::DeviceKey;
 
 use super::device_number::DeviceNumber;
+use super::file_id::FileId;
 use super::loop_device;
 
 /// What a disk is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Identity {
     Device(DeviceNumber),
-    File { device: u64, inode: u64 },
+    File(FileId),
 }
 
 /// How much of that.
@@ -79,8 +80,7 @@ impl Place {
             Self::Device(number) => of_device(*number),
             Self::Path(path) => match std::fs::metadata(path) {
                 Ok(file) if file.is_file() => {
-                    let identity = Identity::File { device: file.dev(), inode: file.ino() };
-                    vec![(identity, Extent::Whole)]
+                    vec![(Identity::File(FileId::of(&file)), Extent::Whole)]
                 }
                 Ok(file) => of_device(DeviceNumber(file.rdev())),
                 Err(_) => Vec::new(),
@@ -101,7 +101,7 @@ pub(crate) fn of_device(number: DeviceNumber) -> Vec<(Identity, Extent)> {
         identities.push((Identity::Device(disk), extent));
     }
     if disk.is_loop() {
-        identities.extend(loop_device::backing(disk).map(|file| (file, extent)));
+        identities.extend(loop_device::backing(disk).map(|file| (Identity::File(file), extent)));
     }
     identities
 }
@@ -257,7 +257,7 @@ mod tests {
     use super::*;
     use devd_core::Kind;
 
-    const FILE: Identity = Identity::File { device: 1, inode: 2 };
+    const FILE: Identity = Identity::File(FileId { device: 1, inode: 2 });
     const DISK: (Identity, Extent) = (FILE, Extent::Whole);
 
     fn disk(domid: u16, devid: u32) -> DeviceKey {

@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::claims::Identity;
 use super::device_number::DeviceNumber;
 use super::failure::{Failure, Step};
+use super::file_id::FileId;
 use crate::descriptor::{self, LoopInfo};
 
 const CONTROL: &str = "/dev/loop-control";
@@ -117,14 +117,14 @@ fn set_up(device: &File, file: &File, info: &LoopInfo) -> io::Result<()> {
 }
 
 /// The file behind a loop device, if there is one.
-pub(crate) fn backing(number: DeviceNumber) -> Option<Identity> {
+pub(crate) fn backing(number: DeviceNumber) -> Option<FileId> {
     let device = File::open(format!("/dev/{}", number.name()?)).ok()?;
     let info = descriptor::loop_info(&device).ok()?;
-    Some(Identity::File { device: info.device, inode: info.inode })
+    Some(FileId { device: info.device, inode: info.inode })
 }
 
 /// All loop devices that this file is behind.
-pub(crate) fn all_of(file: Identity) -> Vec<DeviceNumber> {
+pub(crate) fn all_of(file: FileId) -> Vec<DeviceNumber> {
     let Ok(devices) = fs::read_dir("/sys/block") else { return Vec::new() };
     let numbers = devices.flatten().filter_map(|entry| {
         let name = entry.file_name();

@@ -11,6 +11,7 @@ mod block;
 mod claims;
 mod device_number;
 mod failure;
+mod file_id;
 mod firewall;
 #[cfg(test)]
 mod kernel_replies;
