@@ -4,7 +4,7 @@ mod support;
 
 use std::process::Command;
 
-use support::{Devd, Device, World, disk, network, wait_until};
+use support::{Devd, Device, World, disk, network};
 
 /// A daemon that is root, but with these capabilities only.
 #[track_caller]
@@ -14,12 +14,7 @@ fn devd_with(world: &World, capabilities: &str) -> Devd {
     let set = format!("-all{capabilities}");
     command.args(["--bounding-set", &set, "--inh-caps", "-all", "--ambient-caps", "-all"]);
     command.arg(whole.get_program()).args(whole.get_args());
-    let mut devd = world.spawn(command);
-    wait_until("the daemon to be ready", || {
-        assert!(!devd.has_ended(), "{} {}", world.said(), world.log());
-        world.logged("ready, ") > 0
-    });
-    devd
+    world.devd_by(command)
 }
 
 #[test]

@@ -4,10 +4,9 @@
 
 mod support;
 
-use std::sync::Mutex;
 use std::thread;
 
-use support::{DOMID, Device, Stage, Story, World, wait_for, within};
+use support::{DOMID, Device, Stage, Story, World, side_by_side, wait_for, within};
 use xs_client::embedded::{ConnectionId, Fault, FaultReport, Moment};
 use xs_proto::ErrorCode;
 
@@ -59,24 +58,8 @@ fn lives(story: Story, what: &str, fault: &impl Fn() -> Fault, word: &str) -> Ve
 
 /// Runs lives of all stories, some side by side.
 fn all_lives(faults: &[(String, impl Fn() -> Fault + Sync, String)]) {
-    const AT_ONCE: usize = 12;
     let pairs = faults.iter().flat_map(|fault| Story::ALL.map(|story| (story, fault)));
-    let left = Mutex::new(pairs.collect::<Vec<_>>());
-    let wrong = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let next = left.lock().unwrap().pop();
-                    let Some((story, (what, fault, word))) = next else { break };
-                    let new = lives(story, what, fault, word);
-                    wrong.lock().unwrap().extend(new);
-                }
-            });
-        }
-    });
-    let wrong = wrong.into_inner().unwrap();
-    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
+    side_by_side(pairs, |(story, (what, fault, word))| lives(story, what, fault, word));
 }
 
 /// One error at each request of each life. The client tries again by itself after `EAGAIN`.

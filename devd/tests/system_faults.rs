@@ -4,11 +4,8 @@
 
 mod support;
 
-use std::sync::Mutex;
-use std::thread;
-
 use nix::errno::Errno;
-use support::{Failing, Stage, Story, within};
+use support::{Failing, Stage, Story, side_by_side, within};
 
 /// What fails, with which error, and what the log must then say: of what the daemon can do at
 /// once again it says nothing.
@@ -44,24 +41,9 @@ fn stories(function: &str) -> &'static [Story] {
 
 #[test]
 fn whatever_call_fails_once_every_device_is_served_and_nothing_is_left() {
-    const AT_ONCE: usize = 12;
     let pairs =
         FAULTS.iter().flat_map(|fault| stories(fault.0).iter().map(move |story| (*story, fault)));
-    let left = Mutex::new(pairs.collect::<Vec<_>>());
-    let wrong = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let Some((story, fault)) = left.lock().unwrap().pop() else { break };
-                    let new = lives(story, fault);
-                    wrong.lock().unwrap().extend(new);
-                }
-            });
-        }
-    });
-    let wrong = wrong.into_inner().unwrap();
-    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
+    side_by_side(pairs, |(story, fault)| lives(story, fault));
 }
 
 fn stage(story: Story) -> (Stage, Failing) {

@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 use super::netlink::{MALFORMED, Message, Netlink, attributes, u32_at};
 
 const RTM_GETLINK: u16 = 18;
-const RTM_SETLINK: u16 = 19;
-const RTM_DELADDR: u16 = 21;
+pub(super) const RTM_SETLINK: u16 = 19;
+pub(super) const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -22,8 +22,8 @@ const IFLA_INFO_KIND: u16 = 1;
 /// Statistics are left out of what is told of an interface.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
+pub(super) const IFA_ADDRESS: u16 = 1;
+pub(super) const IFA_LOCAL: u16 = 2;
 const IFA_F_SECONDARY: u8 = 1;
 
 const IFF_UP: u32 = 1;

@@ -6,12 +6,12 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::link::{Links, address_header, link_header};
+use super::link::{
+    IFA_ADDRESS, IFA_LOCAL, Links, RTM_DELADDR, RTM_SETLINK, address_header, link_header,
+};
 use super::netlink::{Message, NLM_F_CREATE, NLM_F_REPLACE};
 
-const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 
@@ -19,8 +19,6 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
 /// The number of `proxy_arp` among the settings of an interface for IPv4.
 const IPV4_DEVCONF_PROXY_ARP: u16 = 3;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_PRIORITY: u16 = 6;

@@ -38,7 +38,7 @@ pub use device::Device;
 pub use failing::Failing;
 pub use kernel::Kernel;
 pub use memory::Memory;
-pub use stage::{Stage, Story, within};
+pub use stage::{Stage, Story, side_by_side, within};
 pub use world::{GUEST_HOME, World};
 
 /// The driver domain.

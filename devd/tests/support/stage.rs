@@ -2,6 +2,7 @@
 //! in it leads to.
 
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -160,6 +161,30 @@ impl Stage {
     pub fn log(&self) -> String {
         self.world.log()[self.log_seen..].to_owned()
     }
+}
+
+/// Does all of these, some side by side, and sees that nothing is wrong with any: lives are
+/// spent waiting.
+#[track_caller]
+pub fn side_by_side<T: Send>(
+    all: impl Iterator<Item = T> + Send,
+    wrong_with: impl Fn(T) -> Vec<String> + Sync,
+) {
+    const AT_ONCE: usize = 12;
+    let (left, wrong) = (Mutex::new(all), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some(next) = left.lock().unwrap().next() else { break };
+                    let new = wrong_with(next);
+                    wrong.lock().unwrap().extend(new);
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{} of them:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// Is it so, if not now then soon?
