@@ -8,7 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use support::disk::{self, Loop};
-use support::{DOMID, Device, World, network, wait_until};
+use support::{DOMID, Devd, Device, World, network, process, wait_until};
 use xs_client::embedded::{Fault, Moment};
 use xs_proto::{ErrorCode, MessageType};
 
@@ -375,8 +375,8 @@ impl Drop for Lease {
     }
 }
 
-fn threads(devd: &support::Devd) -> usize {
-    fs::read_dir(format!("/proc/{}/task", devd.pid())).unwrap().count()
+fn threads(devd: &Devd) -> usize {
+    process::threads(devd.pid())
 }
 
 #[test]
@@ -408,6 +408,24 @@ fn a_file_that_hangs_keeps_nobody_waiting_and_leaves_nothing_when_it_comes_back(
     let next = disk_of(&world, 5, "disk.img");
     world.attach(&next);
     world.wait_connected(&next);
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn there_are_as_many_threads_as_hooks_may_run_at_once_and_one_more() {
+    let (world, path, _) = with_disk();
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--hooks", "builtin", "--max-hooks", "2"]);
+    let lease = Lease::new(&path);
+    let devices: Vec<Device> = (1..=5).map(|guest| disk_of(&world, guest, "disk.img")).collect();
+    let devices: Vec<Device> = devices.into_iter().map(|disk| disk.with("mode", "r")).collect();
+    world.attach_all(&devices);
+    wait_until("as many to hang as are allowed", || threads(&devd) == 3);
+    world.wait_settled();
+    assert_eq!(threads(&devd), 3);
+    drop(lease);
+    devices.iter().for_each(|device| world.wait_connected(device));
+    wait_until("the threads' ends", || threads(&devd) == 1);
 }
 
 #[test]

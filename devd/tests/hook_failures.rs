@@ -160,11 +160,12 @@ fn no_more_hooks_run_at_once_than_are_allowed() {
         "echo start >> $DIR/order; read x < $DIR/gate; call connect; echo end >> $DIR/order",
     );
     let _kernel = world.kernel();
-    let _devd = world.devd(&["--max-hooks", "4"]);
+    let devd = world.devd(&["--max-hooks", "4"]);
     let devices: Vec<Device> = (0..50).map(|guest| Device::vbd(guest + 1, 51712)).collect();
     world.attach_all(&devices);
     let order = || fs::read_to_string(world.file("order")).unwrap_or_default();
     wait_until("as many as are allowed to run", || order().lines().count() == 4);
+    assert_eq!(process::threads(devd.pid()), 1, "scripts take none");
     let _open = world.open("gate");
     devices.iter().for_each(|device| world.wait_connected(device));
 

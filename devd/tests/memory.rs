@@ -4,6 +4,7 @@ mod support;
 
 use nix::sys::signal::Signal;
 use support::{Devd, Device, GUEST_HOME, Memory, World, wait_until};
+use xs_client::embedded::Quota;
 
 fn started(world: &World) -> (Devd, Memory) {
     let memory = Memory::new(world.file("memory"));
@@ -12,8 +13,11 @@ fn started(world: &World) -> (Devd, Memory) {
     (world.devd_by(command), memory)
 }
 
-fn served(device: Device) -> Device {
-    device.with("state", "4").with("hotplug-status", "connected")
+/// A network interface, a disk and a keyboard, all served.
+fn devices_of(guest: u16) -> [Device; 3] {
+    let hooked = [Device::vif(guest, 0), Device::vbd(guest, 51712)];
+    let [vif, vbd] = hooked.map(|device| device.with("hotplug-status", "connected"));
+    [vif, vbd, Device::plain("vkbd", guest, 0)].map(|device| device.with("state", "4"))
 }
 
 /// Events of all these devices, so many of each node, all there before the daemon hears one:
@@ -46,12 +50,7 @@ fn flood(world: &World, devd: &Devd, devices: &[Device], times: usize) {
 fn a_warm_daemon_allocates_nothing_for_events_and_looks() {
     let world = World::new();
     let (devd, memory) = started(&world);
-    let devices: Vec<Device> = (1..=10)
-        .flat_map(|guest| {
-            let vkbd = Device::plain("vkbd", guest, 0).with("state", "4");
-            [served(Device::vif(guest, 0)), served(Device::vbd(guest, 51712)), vkbd]
-        })
-        .collect();
+    let devices: Vec<Device> = (1..=10).flat_map(devices_of).collect();
     world.attach_all(&devices);
     world.wait_settled();
     // Warm: it has had more at once than will come.
@@ -60,4 +59,25 @@ fn a_warm_daemon_allocates_nothing_for_events_and_looks() {
     (0..20).for_each(|_| flood(&world, &devd, &devices, 1));
     assert_eq!(memory.calls() - before, 0, "allocations");
     assert!(before > 100, "only {before} allocations by a daemon that has started: not counted");
+}
+
+/// Of guests with a network interface, a disk and a keyboard each, all served: what a daemon
+/// that finds so many has in use.
+fn bytes_with(guests: u16) -> i64 {
+    let world = World::with_quota(Quota { nodes: 100_000, ..Quota::default() });
+    let devices: Vec<Device> = (1..=guests).flat_map(devices_of).collect();
+    world.attach_all(&devices);
+    let (_devd, memory) = started(&world);
+    assert_eq!(world.logged("served already"), 2 * usize::from(guests));
+    memory.bytes()
+}
+
+#[test]
+fn it_takes_32_kib_and_512_bytes_a_device_at_most() {
+    // Tables grow by doubling: with a thousand and a few devices they have just done so.
+    for guests in [0, 10, 34, 342] {
+        let (devices, bytes) = (3 * i64::from(guests), bytes_with(guests));
+        println!("{devices} devices: {bytes} bytes");
+        assert!((1..=32 * 1024 + 512 * devices).contains(&bytes), "{bytes}, {devices} devices");
+    }
 }

@@ -50,6 +50,11 @@ pub fn children(pid: i32) -> Vec<i32> {
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
+/// How many threads it has.
+pub fn threads(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+}
+
 /// What it has open: the numbers and what they are.
 pub fn open_files(pid: i32) -> Vec<(i32, PathBuf)> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
