@@ -8,6 +8,8 @@ use std::time::SystemTime;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+use crate::shown;
+
 /// Where the log goes.
 struct Journal {
     /// `None`: standard error.
@@ -66,7 +68,8 @@ impl Log for Journal {
         if self.stamps {
             line = format!("{} ", humantime::format_rfc3339_millis(SystemTime::now()));
         }
-        line.push_str(&format!("{level}: {}\n", record.args()));
+        // Whatever is told, by whomever: one line each.
+        line.push_str(&format!("{level}: {}\n", shown::line(&record.args().to_string())));
         // A log that cannot be written must not end the daemon.
         let _ = match &self.file {
             Some((_, file)) => {

@@ -28,6 +28,7 @@ mod qemu;
 mod readiness;
 mod removal;
 mod scan;
+mod shown;
 mod words;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use super::device_number::DeviceNumber;
 use super::failure::{Failure, Step};
 use super::file_id::FileId;
 use crate::descriptor::{self, LoopInfo};
+use crate::shown;
 
 const CONTROL: &str = "/dev/loop-control";
 const LO_FLAGS_READ_ONLY: u32 = 1;
@@ -59,7 +60,7 @@ impl LoopDevice {
                 // Somebody else was faster.
                 Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
                 Err(error) => {
-                    let step = format!("put {} behind {}", name.display(), path.display());
+                    let step = format!("put {} behind {}", shown::path(name), path.display());
                     return Err(Failure::step(&step, &error));
                 }
             }
@@ -149,8 +150,11 @@ pub(crate) fn release(number: DeviceNumber, file: &Path) -> Result<String, Failu
         return Ok(format!("{name} is free already"));
     }
     if backing != real.as_os_str().as_bytes() && backing != file.as_os_str().as_bytes() {
-        let shown = backing.escape_ascii();
-        return Ok(format!("{name} is left alone: behind it is {shown}, not {}", file.display()));
+        let shown = shown::value(backing);
+        return Ok(format!(
+            "{name} is left alone: behind it is {shown}, not {}",
+            shown::path(file)
+        ));
     }
     let device = File::open(format!("/dev/{name}")).step(|| format!("open /dev/{name}"))?;
     let info = descriptor::loop_info(&device).step(|| format!("ask what is behind {name}"))?;
