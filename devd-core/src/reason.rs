@@ -7,6 +7,8 @@ pub enum HookFailure {
     NotFound,
     /// The value of `script` does not end in a file's name.
     BadName,
+    /// The value of `gatewaydev` has a NUL in it, where the hook's environment would end it.
+    BadGateway,
     /// It could not be started; the error number.
     Spawn(i32),
     /// It exited with this code.

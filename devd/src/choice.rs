@@ -9,6 +9,7 @@ use devd_core::{Hook, HookFailure, Kind};
 
 use crate::builtin::Builtin;
 use crate::hook::{self, Script};
+use crate::shown;
 
 /// What hooks there are to be (`--hooks`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +56,9 @@ impl Chooser {
         match self.preference {
             Preference::Script => script().map(Choice::Script),
             Preference::Auto => match (script(), builtin()) {
-                (Err(_), Some(builtin)) => Ok(Choice::Builtin(builtin)),
+                (Err(HookFailure::NotFound | HookFailure::BadName), Some(builtin)) => {
+                    Ok(Choice::Builtin(builtin))
+                }
                 (script, _) => script.map(Choice::Script),
             },
             Preference::Builtin => match builtin() {
@@ -73,7 +76,7 @@ impl Chooser {
         // Nobody has that many; the bound is for whoever tries.
         if self.told.len() < 256 && !self.told.contains(name) {
             self.told.insert(name.to_owned());
-            let shown = name.escape_ascii();
+            let shown = shown::value(name);
             match &choice {
                 Choice::Script(script) => {
                     log::info!("hook {shown}: the script {}", script.path.display());

@@ -29,7 +29,8 @@ impl Script {
     ///
     /// # Errors
     ///
-    /// The name is none, or there is no such program in the directories.
+    /// The name is none, or there is no such program in the directories; or the value of
+    /// `gatewaydev` fits no environment.
     pub(crate) fn new(
         hook: &Hook<'_>,
         directories: &[PathBuf],
@@ -37,6 +38,9 @@ impl Script {
     ) -> Result<Self, HookFailure> {
         let name = file_name(hook.script).ok_or(HookFailure::BadName)?;
         let path = find(name, directories).ok_or(HookFailure::NotFound)?;
+        if hook.gatewaydev.contains(&0) {
+            return Err(HookFailure::BadGateway);
+        }
         let program = c_path(&path).map_err(|_| HookFailure::BadName)?;
         let mut arguments = vec![program.clone()];
         arguments.extend(words(hook).iter().map(|word| CString::from(*word)));

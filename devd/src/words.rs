@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use crate::builtin::Builtin;
 use crate::choice::Preference;
+use crate::shown;
 
 /// What reasons speak of and do not know.
 #[derive(Clone, Debug)]
@@ -35,7 +36,7 @@ impl Surroundings {
 
     /// Why a hook failed.
     pub(crate) fn hook_failure(&self, failure: HookFailure, script: &[u8]) -> String {
-        let script = script.escape_ascii().to_string();
+        let script = shown::value(script);
         match failure {
             HookFailure::NotFound => {
                 if script.ends_with("vif-openvswitch") && self.hooks != Preference::Script {
@@ -56,7 +57,10 @@ impl Surroundings {
                 };
                 text
             }
-            HookFailure::BadName => format!("the script node, {script:?}, names no file"),
+            HookFailure::BadName => format!("the script node, \"{script}\", names no file"),
+            HookFailure::BadGateway => "the gatewaydev node has a NUL in it, which cannot be \
+                 passed on to a hook"
+                .into(),
             HookFailure::Spawn(errno) => {
                 format!("cannot start {script}: {}", Errno::from_raw(errno).desc())
             }
