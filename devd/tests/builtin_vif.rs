@@ -166,6 +166,7 @@ fn a_daemon_that_was_started_again_takes_the_port_away() {
     world.attach(&device);
     world.wait_connected(&device);
     devd.kill();
+    network::belongs("web", "vif-3-0");
     let _devd = world.devd(BUILTIN);
     assert!(has("web", "master xenbr0"));
     world.detach(&device);

@@ -13,6 +13,7 @@ use super::device_number::DeviceNumber;
 use super::failure::Failure;
 use super::vif::Interface;
 use super::{Builtin, Job, Made, block, vif_bridge, vif_route};
+use crate::shown;
 
 /// The work of the add hook.
 ///
@@ -29,7 +30,7 @@ pub(super) fn attach(
     Ok(match builtin {
         Builtin::VifBridge => {
             let [vifname, bridge, mtu] = read(client, hook.key, ["vifname", "bridge", "mtu"])?;
-            let mtu = number(&mtu);
+            let mtu = mtu_of(hook.key, &mtu);
             let ip = if antispoof { Some(read(client, hook.key, ["ip"])?) } else { None };
             Interface::new(hook.key, hook.tap, &vifname).and_then(|interface| {
                 let allowed = ip.map(|[ip]| vif_route::networks(&ip)).transpose()?;
@@ -164,7 +165,14 @@ fn read<const N: usize>(
     }))
 }
 
-/// A number from 1 on.
-fn number(value: &[u8]) -> Option<u32> {
-    std::str::from_utf8(value).ok()?.trim().parse().ok().filter(|number| *number > 0)
+/// The MTU that the device asks for, if it does.
+fn mtu_of(key: DeviceKey, value: &[u8]) -> Option<u32> {
+    let digits = value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| digits);
+    let number = text.and_then(|text| text.parse().ok()).filter(|number| *number > 0);
+    if number.is_none() && !value.is_empty() {
+        let shown = shown::value(value);
+        log::warn!("{key}: mtu is \"{shown}\", which is no number; the bridge's is taken");
+    }
+    number
 }

@@ -8,6 +8,7 @@ use devd_core::DeviceKey;
 use super::Success;
 use super::failure::{Failure, Step};
 use super::link::{self, Link, Links};
+use crate::shown;
 
 /// Which interface it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +36,14 @@ impl Interface {
         }
         let name = std::str::from_utf8(vifname).map(|vifname| format!("{vifname}{suffix}"));
         match name.ok().filter(|name| link::is_name(name)) {
+            Some(name) if name != given && is_of_a_device(&name) => Err(Failure::new(format!(
+                "vifname is \"{name}\", which is the name of another device's interface"
+            ))),
             Some(name) => Ok(Self { key, tap, given, name }),
             None => Err(Failure::new(format!(
                 "vifname is \"{}{suffix}\", which cannot be the name of an interface: at most 15 \
                  letters, no blank, /, : or %",
-                vifname.escape_ascii()
+                shown::value(vifname)
             ))),
         }
     }
@@ -75,8 +79,14 @@ impl Interface {
     }
 
     /// Finds it under the name that it was given last.
-    pub(crate) fn find(&self, links: &mut Links) -> Result<Option<Link>, Failure> {
-        links.find(&self.name).step(|| format!("look for interface {}", self.name))
+    pub(crate) fn find(&self, links: &mut Links) -> Result<Found, Failure> {
+        let link = links.find(&self.name).step(|| format!("look for interface {}", self.name))?;
+        Ok(match link {
+            None => Found::Nothing,
+            // Only netback, or this device's QEMU, calls an interface so.
+            Some(link) if self.name == self.given || self.is_ours(&link) => Found::Ours(link),
+            Some(_) => Found::Anothers,
+        })
     }
 
     /// Makes the interface what it was before, as far as that goes.
@@ -106,6 +116,23 @@ impl Interface {
     }
 }
 
+/// Is it such a name as netback and QEMU give?
+fn is_of_a_device(name: &str) -> bool {
+    let name = name.strip_suffix("-emu").unwrap_or(name);
+    let numbers = name.strip_prefix("vif").and_then(|numbers| numbers.split_once('.'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(domid, devid)| is_number(domid) && is_number(devid))
+}
+
+/// What has the interface's name.
+#[derive(Debug)]
+pub(crate) enum Found {
+    Nothing,
+    Ours(Link),
+    /// The name was taken when this device wanted it, or was given away since.
+    Anothers,
+}
+
 /// The interface is not there. A network interface that netback has made must be; one of a QEMU
 /// is where that QEMU runs, which may be another domain.
 pub(crate) fn missing(interface: &Interface) -> Result<Success, Failure> {
@@ -130,6 +157,10 @@ mod tests {
         assert_eq!(name(true, b"").as_deref(), Ok("vif3.1-emu"));
         assert_eq!(name(false, b"web").as_deref(), Ok("web"));
         assert_eq!(name(true, b"web").as_deref(), Ok("web-emu"));
+        assert_eq!(name(false, b"vif3.1").as_deref(), Ok("vif3.1"));
+        assert_eq!(name(false, b"vif3.web").as_deref(), Ok("vif3.web"));
+        assert!(name(false, b"vif4.0").unwrap_err().words().contains("another device"));
+        assert!(name(true, b"vif4.0").is_err() && name(false, b"vif3.1-emu").is_err());
         assert!(name(false, b"../web").is_err());
         assert!(name(true, b"twelve-bytes").is_err(), "too long with what is added");
         assert!(name(false, b"\xff").unwrap_err().words().contains("\\xff"));

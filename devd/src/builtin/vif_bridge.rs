@@ -3,8 +3,9 @@
 use super::failure::{Failure, Step};
 use super::link::{Link, Links};
 use super::route::Network;
-use super::vif::{self, Interface};
+use super::vif::{self, Found, Interface};
 use super::{Made, Success, firewall};
+use crate::shown;
 
 /// The numerically largest address that is none of a group: a bridge takes the smallest of its
 /// ports' for itself, and must not change it with every guest.
@@ -87,16 +88,17 @@ fn find_bridge(links: &mut Links, wanted: &[u8]) -> Result<Link, Failure> {
             Failure::new("the device names no bridge, and this domain has none: make one")
         });
     }
-    let name = String::from_utf8_lossy(wanted);
+    // What is no text is no interface's name either.
+    let name = std::str::from_utf8(wanted).unwrap_or_default();
     let mut look = |name: &str| links.find(name).step(|| format!("look for bridge {name}"));
-    let mut found = look(&name)?;
+    let mut found = look(name)?;
     // Configurations of long ago call xenbr0 what is eth0 now.
     if found.is_none()
         && let Some(number) = name.strip_prefix("xenbr")
     {
         found = look(&format!("eth{number}"))?.filter(|link| link.is_bridge);
     }
-    let shown = wanted.escape_ascii();
+    let shown = shown::value(wanted);
     match found {
         Some(link) if link.is_bridge => Ok(link),
         Some(_) => Err(Failure::new(format!("{shown} is an interface, but not a bridge"))),
@@ -109,17 +111,22 @@ fn find_bridge(links: &mut Links, wanted: &[u8]) -> Result<Link, Failure> {
 
 /// Takes the interface out of its bridge again, or from its addresses, if it still is there.
 pub(crate) fn detach(interface: &Interface, limited: bool) -> Result<Success, Failure> {
-    let freed = if limited { firewall::unprotect(&interface.name) } else { Ok(()) };
-    release(interface)?;
+    let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
+    let found = interface.find(&mut links)?;
+    let freed = match found {
+        // They are the other's.
+        Found::Anothers => Ok(()),
+        _ if limited => firewall::unprotect(&interface.name),
+        _ => Ok(()),
+    };
+    // If it is not there, netback has taken it away: the usual case.
+    if let Found::Ours(link) = found {
+        release(&mut links, &link)?;
+    }
     freed.map(|()| Success::default())
 }
 
-fn release(interface: &Interface) -> Result<(), Failure> {
-    let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
-    let Some(link) = interface.find(&mut links)? else {
-        // netback has taken it away: the usual case.
-        return Ok(());
-    };
+fn release(links: &mut Links, link: &Link) -> Result<(), Failure> {
     let (name, index) = (&link.name, link.index);
     let down = links.set_up(index, false).step(|| format!("take {name} down"));
     links.flush_addresses(index).step(|| format!("take the IP addresses from {name}"))?;

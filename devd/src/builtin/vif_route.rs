@@ -4,8 +4,9 @@
 use super::failure::{Failure, Step};
 use super::link::Links;
 use super::route::{Network, Route};
-use super::vif::{self, Interface};
+use super::vif::{self, Found, Interface};
 use super::{Made, Success};
+use crate::shown;
 
 /// The interface whose address the guest is given for its gateway, if the device names none.
 const GATEWAY: &str = "eth0";
@@ -78,7 +79,7 @@ impl Routed {
 
     pub(crate) fn detach(&self) -> Result<Success, Failure> {
         let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
-        if let Some(link) = self.interface.find(&mut links)? {
+        if let Found::Ours(link) = self.interface.find(&mut links)? {
             self.take_down(&mut links, link.index);
             let name = &link.name;
             links.set_up(link.index, false).step(|| format!("take {name} down"))?;
@@ -90,22 +91,21 @@ impl Routed {
 
 /// The address that the guest's gateway is to have.
 fn gateway(links: &mut Links, name: &[u8]) -> Result<std::net::Ipv4Addr, Failure> {
-    let name = match std::str::from_utf8(name) {
-        Ok("") => GATEWAY,
-        Ok(name) => name,
-        Err(_) => "an interface whose name is no text",
-    };
-    let link = links.find(name).step(|| format!("look for interface {name}"))?;
+    let name = if name.is_empty() { GATEWAY.as_bytes() } else { name };
+    let shown = shown::value(name);
+    // What is no text is no interface's name either.
+    let link = links.find(std::str::from_utf8(name).unwrap_or_default());
+    let link = link.step(|| format!("look for interface {shown}"))?;
     let link = link.ok_or_else(|| {
         Failure::new(format!(
-            "there is no interface {name}, whose address the guest's gateway would have: name \
+            "there is no interface {shown}, whose address the guest's gateway would have: name \
              another one as gatewaydev in the guest's config"
         ))
     })?;
-    let address = links.address(link.index).step(|| format!("list the addresses of {name}"))?;
+    let address = links.address(link.index).step(|| format!("list the addresses of {shown}"))?;
     address.ok_or_else(|| {
         Failure::new(format!(
-            "{name} has no IPv4 address for the guest's gateway: give it one, or name another \
+            "{shown} has no IPv4 address for the guest's gateway: give it one, or name another \
              interface as gatewaydev in the guest's config"
         ))
     })
@@ -117,17 +117,16 @@ fn gateway(links: &mut Links, name: &[u8]) -> Result<std::net::Ipv4Addr, Failure
 ///
 /// One of them is none.
 pub(crate) fn networks(ip: &[u8]) -> Result<Vec<Network>, Failure> {
-    let text = String::from_utf8_lossy(ip);
-    let words = text.split_ascii_whitespace();
+    let words = ip.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     words
         .map(|word| {
             let refused = || {
-                let shown = word.escape_debug();
+                let shown = shown::value(word);
                 Failure::new(format!(
                     "ip has \"{shown}\", which is neither an address nor a network"
                 ))
             };
-            Network::parse(word).ok_or_else(refused)
+            std::str::from_utf8(word).ok().and_then(Network::parse).ok_or_else(refused)
         })
         .collect()
 }

@@ -1,6 +1,9 @@
 //! A network namespace of the test's own, with real interfaces, and Debian's `ip` and `nft` to
 //! look at it.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
@@ -9,6 +12,17 @@ use nix::sched::{CloneFlags, unshare};
 pub fn isolate() {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which takes root");
     ip("link set lo up");
+}
+
+/// From here on sysfs says of the interface of this name, and of no other, that it belongs to
+/// that device of the kernel: `vif-3-0` of netback, for instance.
+pub fn belongs(interface: &str, device: &str) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace, which takes root");
+    run("mount", "--make-rprivate /");
+    run("mount", "-t tmpfs none /sys/class/net");
+    let directory = Path::new("/sys/class/net").join(interface);
+    fs::create_dir(&directory).unwrap();
+    symlink(Path::new("../../devices").join(device), directory.join("device")).unwrap();
 }
 
 /// Runs `ip` with these arguments; returns what it says.
