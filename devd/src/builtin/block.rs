@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use super::file_id::FileId;
 use super::loop_device::{self, LoopDevice};
 use super::{Made, Success, local_use};
 use crate::descriptor;
+use crate::shown;
 
 /// What is to be done.
 #[derive(Debug)]
@@ -61,19 +63,19 @@ impl Attach {
         }
         // As upstream: a name without a directory is one in /dev.
         let path = Path::new("/dev").join(&self.params);
-        let shown = path.display();
+        let shown = shown::path(&path);
         let path = fs::canonicalize(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 Failure::new(format!("there is no file and no block device {shown}"))
             }
             _ => Failure::step(&format!("look at {shown}"), &error),
         })?;
-        let file = fs::metadata(&path).step(|| format!("look at {}", path.display()))?;
+        let file = fs::metadata(&path).step(|| format!("look at {}", shown::path(&path)))?;
         match file.file_type() {
             kind if kind.is_block_device() => self.attach_device(path, DeviceNumber(file.rdev())),
             kind if kind.is_file() => self.attach_file(&path),
             _ => {
-                let shown = path.display();
+                let shown = shown::path(&path);
                 Err(Failure::new(format!("{shown} is neither a file nor a block device")))
             }
         }
@@ -103,9 +105,9 @@ impl Attach {
                 {
                     self.read_only(path)
                 }
-                _ => Failure::step(&format!("open {}", path.display()), &error),
+                _ => Failure::step(&format!("open {}", shown::path(path)), &error),
             })?;
-        let metadata = file.metadata().step(|| format!("look at {}", path.display()))?;
+        let metadata = file.metadata().step(|| format!("look at {}", shown::path(path)))?;
         // Root may write it all the same; whoever has taken the right away did not mean that.
         if !read_only && metadata.mode() & 0o222 == 0 {
             return Err(self.read_only(path));
@@ -129,7 +131,7 @@ impl Attach {
         }
         let device = LoopDevice::new(&file, path, read_only)?;
         let (place, number) = (device.path.clone(), device.number);
-        let node = Some(place.display().to_string());
+        let node = Some(place.as_os_str().as_bytes().to_owned());
         let made = Some(Made::Disk(Disk { device: Some(device), _claim: claim }));
         Ok(Success { made, ..success(&place, number, node) })
     }
@@ -144,7 +146,7 @@ impl Attach {
             _claim: Some(claim),
         };
         let made = Some(Made::FoundDisk(found));
-        Success { made, ..success(Path::new(&name), number, Some(name.clone())) }
+        Success { made, ..success(Path::new(&name), number, Some(name.clone().into())) }
     }
 
     fn claim(&self, path: &Path, identities: &[(Identity, Extent)]) -> Result<Claim, Failure> {
@@ -153,7 +155,7 @@ impl Attach {
                 "guest {} has {} already, {} ({other}); guest {} cannot have it {}, unless its mode \
                  is w!",
                 other.domid,
-                path.display(),
+                shown::path(path),
                 theirs.words(),
                 self.key.domid,
                 self.mode.words(),
@@ -171,11 +173,11 @@ impl Attach {
             return Ok(());
         }
         let used = local_use::of(device, number, self.mode);
-        match used.step(|| format!("open {}", device.display()))? {
+        match used.step(|| format!("open {}", shown::path(device)))? {
             None => Ok(()),
             Some(words) => Err(Failure::new(format!(
                 "{} cannot be used {} by a guest, unless its mode is w!: {words}",
-                path.display(),
+                shown::path(path),
                 self.mode.words(),
             ))),
         }
@@ -183,7 +185,7 @@ impl Attach {
 
     fn read_only(&self, path: &Path) -> Failure {
         let words = self.mode.words();
-        Failure::new(format!("{} is read-only and cannot be used {words}", path.display()))
+        Failure::new(format!("{} is read-only and cannot be used {words}", shown::path(path)))
     }
 }
 
@@ -192,19 +194,18 @@ fn stuck(attached: DeviceNumber, path: &Path) -> Failure {
     Failure::new(format!(
         "physical-device is {} already, which is not {}: detach the device and attach it again",
         attached.physical_device(),
-        path.display()
+        shown::path(path)
     ))
 }
 
 /// `node` is for files only.
-fn success(path: &Path, number: DeviceNumber, node: Option<String>) -> Success {
-    let path = path.display().to_string();
-    let done = format!("{path} ({number})");
+fn success(path: &Path, number: DeviceNumber, node: Option<Vec<u8>>) -> Success {
+    let done = format!("{} ({number})", shown::path(path));
     let mut nodes = Vec::with_capacity(3);
     nodes.extend(node.map(|node| ("node", node)));
     // blkback opens it when it hears of this one.
-    nodes.push(("physical-device", number.physical_device()));
-    nodes.push(("physical-device-path", path));
+    nodes.push(("physical-device", number.physical_device().into()));
+    nodes.push(("physical-device-path", path.as_os_str().as_bytes().to_owned()));
     Success { done, nodes, ..Success::default() }
 }
 

@@ -8,6 +8,9 @@ use nix::sys::stat::{major, makedev, minor};
 
 /// The major number of loop devices.
 const LOOP_MAJOR: u64 = 7;
+/// There are so many major numbers in Linux, and so many minor ones.
+const MAJORS: u64 = 1 << 12;
+const MINORS: u64 = 1 << 20;
 
 /// What the kernel knows a block device by, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,8 +20,9 @@ impl DeviceNumber {
     /// Reads the value of `physical-device`: `major:minor`, hexadecimal.
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let (major, minor) = std::str::from_utf8(value).ok()?.split_once(':')?;
-        let number = |text| u64::from_str_radix(text, 16).ok();
-        Some(Self(makedev(number(major)?, number(minor)?)))
+        let (major, minor) = (number(major)?, number(minor)?);
+        // What does not fit would be the number of another device.
+        (major < MAJORS && minor < MINORS).then(|| Self(makedev(major, minor)))
     }
 
     /// The disk that this is a partition of.
@@ -59,6 +63,12 @@ impl DeviceNumber {
     }
 }
 
+/// A hexadecimal number without a sign.
+fn number(digits: &str) -> Option<u64> {
+    let digits = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    u64::from_str_radix(digits?, 16).ok()
+}
+
 /// Decimal, as in sysfs and `/proc`.
 impl fmt::Display for DeviceNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +86,24 @@ mod tests {
         assert_eq!(number.physical_device(), "fd:1a");
         assert_eq!(number.to_string(), "253:26");
         assert!(DeviceNumber::parse(b"7:0").unwrap().is_loop());
-        for bad in [&b""[..], b"7", b"7:", b":0", b"7:g", b"7:0:0", b"\xff:0"] {
+        assert_eq!(DeviceNumber::parse(b"fff:fffff").unwrap().physical_device(), "fff:fffff");
+        for bad in [
+            &b""[..],
+            b"7",
+            b"7:",
+            b":0",
+            b"7:g",
+            b"7:0:0",
+            b"\xff:0",
+            b"+7:0",
+            b"7:-0",
+            b" 7:0",
+            b"7:0\n",
+            b"1007:0",
+            b"7:100000",
+            b"100000007:0",
+            b"7:10000000000000000",
+        ] {
             assert_eq!(DeviceNumber::parse(bad), None, "{}", bad.escape_ascii());
         }
     }

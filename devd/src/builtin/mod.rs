@@ -133,7 +133,7 @@ struct Success {
     /// What went wrong on the way and did not matter enough.
     remarks: Vec<Failure>,
     /// The nodes of the device that say so.
-    nodes: Vec<(&'static str, String)>,
+    nodes: Vec<(&'static str, Vec<u8>)>,
     /// The MTU that the frontend is to be told.
     mtu: Option<u32>,
     made: Option<Made>,
