@@ -172,7 +172,10 @@ fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Err
     };
     match client.read(&frontend) {
         Ok(_) => Ok(true),
-        Err(Error::Refused(ErrorCode::NoEnt | ErrorCode::Acces) | Error::Path(_)) => Ok(false),
+        // Nor does what is no path of a node.
+        Err(
+            Error::Refused(ErrorCode::NoEnt | ErrorCode::Acces | ErrorCode::Inval) | Error::Path(_),
+        ) => Ok(false),
         Err(error) => Err(error),
     }
 }
