@@ -319,7 +319,7 @@ fn a_loop_device_of_a_script_is_freed_and_one_of_another_file_is_not() {
         let device = device
             .clone()
             .with("node", &outer.0)
-            .with("physical-device", &format!("7:{minor:x}"))
+            .with("physical-device", format!("7:{minor:x}"))
             .with("hotplug-status", "connected");
         (outer, device)
     };

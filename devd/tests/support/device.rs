@@ -9,7 +9,7 @@ pub struct Device {
     pub guest: u16,
     pub devid: u32,
     /// The nodes of the backend directory, in libxl's order.
-    pub nodes: Vec<(&'static str, String)>,
+    pub nodes: Vec<(&'static str, Vec<u8>)>,
     /// The frontend's `state`: 3 is a guest that has offered its rings.
     pub frontend_state: &'static str,
 }
@@ -19,11 +19,11 @@ impl Device {
     pub fn vif(guest: u16, devid: u32) -> Self {
         let mut device = Self::new("vif", guest, devid, "/etc/xen/scripts/vif-bridge");
         device.nodes.extend([
-            ("mac", "00:16:3e:00:00:01".to_owned()),
-            ("bridge", "xenbr0".to_owned()),
-            ("handle", devid.to_string()),
-            ("type", "vif".to_owned()),
-            ("hotplug-status", String::new()),
+            ("mac", "00:16:3e:00:00:01".into()),
+            ("bridge", "xenbr0".into()),
+            ("handle", devid.to_string().into()),
+            ("type", "vif".into()),
+            ("hotplug-status", Vec::new()),
         ]);
         device
     }
@@ -61,10 +61,10 @@ impl Device {
     fn disk(kind: &'static str, guest: u16, devid: u32) -> Self {
         let mut device = Self::new(kind, guest, devid, "/etc/xen/scripts/block");
         device.nodes.extend([
-            ("params", "/srv/disk".to_owned()),
-            ("dev", "xvda".to_owned()),
-            ("type", "phy".to_owned()),
-            ("mode", "w".to_owned()),
+            ("params", "/srv/disk".into()),
+            ("dev", "xvda".into()),
+            ("type", "phy".into()),
+            ("mode", "w".into()),
         ]);
         device
     }
@@ -72,19 +72,19 @@ impl Device {
     fn new(kind: &'static str, guest: u16, devid: u32, script: &str) -> Self {
         let frontend = format!("/local/domain/{guest}/device/{kind}/{devid}");
         let nodes = vec![
-            ("frontend", frontend),
-            ("frontend-id", guest.to_string()),
-            ("online", "1".to_owned()),
-            ("state", "1".to_owned()),
-            ("script", script.to_owned()),
+            ("frontend", frontend.into()),
+            ("frontend-id", guest.to_string().into()),
+            ("online", "1".into()),
+            ("state", "1".into()),
+            ("script", script.into()),
         ];
         Self { kind, guest, devid, nodes, frontend_state: "3" }
     }
 
     /// With this node.
-    pub fn with(mut self, node: &'static str, value: &str) -> Self {
+    pub fn with(mut self, node: &'static str, value: impl AsRef<[u8]>) -> Self {
         self.nodes.retain(|(name, _)| *name != node);
-        self.nodes.push((node, value.to_owned()));
+        self.nodes.push((node, value.as_ref().to_owned()));
         self
     }
 

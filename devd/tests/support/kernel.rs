@@ -114,7 +114,7 @@ fn serve(client: &mut Client, kind: &str, directory: &str) {
 
 fn value(transaction: &mut Transaction<'_>, path: &str) -> Result<Option<String>, Error> {
     match transaction.read(path) {
-        Ok(value) => Ok(Some(String::from_utf8(value).unwrap())),
+        Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
         Err(error) if error.ends_connection() => Err(error),
         Err(_) => Ok(None),
     }

@@ -6,6 +6,7 @@
 //! * [`Kernel`]: the driver domain's backends.
 //! * [`Devd`]: the daemon.
 //! * [`disk`]: loop devices.
+//! * [`hostile`]: what no toolstack writes.
 //! * [`network`]: a network namespace with real interfaces.
 //! * [`Stage`]: one life after the other, for mishaps to happen in; [`Failing`]: mishaps of the
 //!   system; [`Memory`]: what is allocated.
@@ -19,6 +20,7 @@ mod daemon;
 mod device;
 pub mod disk;
 mod failing;
+pub mod hostile;
 mod kernel;
 mod memory;
 pub mod network;

@@ -147,7 +147,8 @@ impl World {
 
     /// The daemon's log.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.file("devd.log")).unwrap_or_default()
+        let log = fs::read(self.file("devd.log")).unwrap_or_default();
+        String::from_utf8(log).expect("a log that is text")
     }
 
     /// How many lines of the log have this in them.
@@ -180,7 +181,7 @@ impl World {
         let text = format!(
             "#!/bin/sh\n\
              DIR={}\n\
-             echo \"$$ ${{0##*/}} $* $XENBUS_PATH\" >> $DIR/runs\n\
+             printf '%s\\n' \"$$ ${{0##*/}} $* $XENBUS_PATH\" >> $DIR/runs\n\
              call() {{\n\
                  {}=\"$*\" {} -q --exact --ignored support::stand_in::hook_call >/dev/null\n\
              }}\n\
@@ -190,7 +191,7 @@ impl World {
             std::env::current_exe().unwrap().display(),
         );
         // In one step: the daemon may be about to run the old one.
-        let new = path.with_extension("new");
+        let new = self.file("new-program");
         fs::write(&new, text).unwrap();
         fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
         fs::rename(new, path).unwrap();
@@ -211,7 +212,8 @@ impl World {
 
     /// The runs of hooks so far: process id, name and arguments, device.
     pub fn runs(&self) -> Vec<(i32, String, String)> {
-        let text = fs::read_to_string(self.file("runs")).unwrap_or_default();
+        let text = fs::read(self.file("runs")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
         let lines = text.lines().map(|line| {
             let (pid, rest) = line.split_once(' ').unwrap();
             let (call, device) = rest.rsplit_once(' ').unwrap();
@@ -298,9 +300,9 @@ impl World {
         self.set(device, "state", "6");
     }
 
-    pub fn set(&self, device: &Device, node: &str, value: &str) {
+    pub fn set(&self, device: &Device, node: &str, value: impl AsRef<[u8]>) {
         let path = format!("{}/{node}", device.backend());
-        self.store.write(path.as_bytes(), value.as_bytes()).unwrap();
+        self.store.write(path.as_bytes(), value.as_ref()).unwrap();
     }
 
     /// The guest gets as far as using the device.
@@ -330,7 +332,7 @@ impl World {
     /// The value of a node, if there is one.
     pub fn read(&self, path: &str) -> Option<String> {
         let value = self.store.read(path.as_bytes()).ok()?;
-        Some(String::from_utf8(value).unwrap())
+        Some(String::from_utf8_lossy(&value).into_owned())
     }
 
     /// The value of a node of the driver domain.
