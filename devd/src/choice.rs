@@ -30,7 +30,7 @@ pub(crate) enum Choice {
 }
 
 /// Chooses.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Chooser {
     preference: Preference,
     directories: Vec<PathBuf>,

@@ -58,8 +58,8 @@ enum StartError {
     Open(#[from] xs_client::OpenError),
     #[error("the store does not let the daemon watch {BACKEND}: {0}")]
     Watch(Error),
-    #[error("the system refuses: {0}")]
-    System(#[from] io::Error),
+    #[error("cannot {what}: {source}{}", remedy(source))]
+    System { what: &'static str, source: io::Error },
 }
 
 impl StartError {
@@ -67,8 +67,12 @@ impl StartError {
         match self {
             Self::Running(PidFileError::Held { .. }) => EXIT_RUNNING,
             Self::Address(_) | Self::Open(_) | Self::Watch(_) => EXIT_NO_STORE,
-            Self::Running(PidFileError::Io { .. }) | Self::System(_) => EXIT_FAILURE,
+            Self::Running(PidFileError::Io { .. }) | Self::System { .. } => EXIT_FAILURE,
         }
+    }
+
+    const fn system(what: &'static str, source: io::Error) -> Self {
+        Self::System { what, source }
     }
 }
 
@@ -130,23 +134,24 @@ impl<'a> Daemon<'a> {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
             mask.add(signal);
         }
-        mask.thread_block().map_err(io::Error::from)?;
-        let signals = signal_fd(&mask)?;
-        let poller = Poller::new()?;
-        poller.add(&signals, Source::Signals)?;
+        let (signals, poller) = patiently(|| hear(&mask))
+            .map_err(|error| StartError::system("hear of signals", error))?;
 
         let address = Address::find(options.xenstore.as_deref())?;
         log::info!("devd {}, xenstore at {address}", env!("CARGO_PKG_VERSION"));
         let mut client = Client::open(address)?;
         let ends = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-        client.set_interrupt(signal_fd(&ends)?.into());
+        let interrupt = patiently(|| signal_fd(&ends))
+            .map_err(|error| StartError::system("hear of signals", error))?;
+        client.set_interrupt(interrupt.into());
         client.watch(BACKEND, TOKEN).map_err(StartError::Watch)?;
 
         let xenstore = options.xenstore.clone();
         let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
         let log_dir = log_dir.unwrap_or_else(|| PathBuf::from("/var/log/xen"));
         let chooser = Chooser::new(options.hooks, options.script_dirs.clone(), xenstore.clone());
-        let hooks = Hooks::new(chooser, options.antispoof, &poller)?;
+        let hooks = patiently(|| Hooks::new(chooser.clone(), options.antispoof, &poller))
+            .map_err(|error| StartError::system("hear of built-in hooks", error))?;
         let mut daemon = Self {
             options,
             clock: Clock::start(),
@@ -172,9 +177,10 @@ impl<'a> Daemon<'a> {
             ending: None,
             _pidfile: pidfile,
         };
-        daemon.poll_store()?;
+        patiently(|| daemon.poll_store())
+            .map_err(|error| StartError::system("hear of the store", error))?;
         daemon.announce();
-        daemon.adopt()?;
+        daemon.adopt().map_err(|error| StartError::system("see what runs here", error))?;
         Ok(daemon)
     }
 
@@ -195,7 +201,8 @@ impl<'a> Daemon<'a> {
                 self.hooks.builtins().handle_end();
                 return Ok(code);
             }
-            self.wait(&mut ready)?;
+            self.wait(&mut ready)
+                .map_err(|error| StartError::system("wait for what happens", error))?;
             for source in ready.drain(..) {
                 match source {
                     Source::Store => self.receive(),
@@ -659,6 +666,23 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         std::thread::sleep(TRY_AGAIN);
     }
     attempt()
+}
+
+/// Blocks these signals; what they are heard by.
+fn hear(signals: &SigSet) -> io::Result<(SignalFd, Poller)> {
+    signals.thread_block().map_err(io::Error::from)?;
+    let (signals, poller) = (signal_fd(signals)?, Poller::new()?);
+    poller.add(&signals, Source::Signals)?;
+    Ok((signals, poller))
+}
+
+/// What to do about it, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => "; allow more (ulimit -n, LimitNOFILE=)",
+        Some(libc::ENOMEM) => "; give this domain more memory",
+        _ => "",
+    }
 }
 
 /// Readable while one of these signals, which are blocked, is pending.

@@ -94,6 +94,6 @@ fn start_in_background(options: &Options, log: &Path) -> io::Result<Option<Exit>
     }
     .start()?;
     drop(theirs);
-    let is_ready = File::from(ready).read(&mut [0])? > 0;
+    let is_ready = File::from(ready).read_exact(&mut [0]).is_ok();
     Ok(if is_ready { None } else { Some(process::reap(pid)) })
 }

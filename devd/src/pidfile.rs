@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct PidFile {
     path: PathBuf,
     /// The lock goes with the process, however that ends.
-    _locked: File,
+    locked: File,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ impl PidFile {
         let failed = |source| PidFileError::Io { path: path.to_owned(), source };
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
-        let mut file = options.open(path).map_err(failed)?;
+        let file = options.open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -34,9 +34,14 @@ impl PidFile {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        file.set_len(0).map_err(failed)?;
-        writeln!(file, "{}", std::process::id()).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), _locked: file })
+        let mut held = Self { path: path.to_owned(), locked: file };
+        held.note_process().map_err(failed)?;
+        Ok(held)
+    }
+
+    fn note_process(&mut self) -> io::Result<()> {
+        self.locked.set_len(0)?;
+        writeln!(self.locked, "{}", std::process::id())
     }
 }
 

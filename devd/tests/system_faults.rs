@@ -5,7 +5,10 @@
 mod support;
 
 use nix::errno::Errno;
-use support::{Failing, Stage, Story, side_by_side, within};
+use nix::sys::signal::Signal;
+use support::{
+    Devd, Device, Failing, Stage, Story, World, process, side_by_side, wait_until, within,
+};
 
 /// What fails, with which error, and what the log must then say: of what the daemon can do at
 /// once again it says nothing.
@@ -78,4 +81,146 @@ fn lives(story: Story, (function, error, word): &(&str, Errno, &str)) -> Vec<Str
         (stage, failing) = self::stage(story);
     }
     wrong
+}
+
+/// What fails while the daemon starts, with which error, and what the reason must name if it
+/// does not start for that.
+const FAULTS_AT_START: [(&str, Errno, &str); 18] = [
+    ("mkdir", Errno::EACCES, "cannot log to"),
+    ("open64", Errno::EMFILE, "os error 24"),
+    ("flock", Errno::ENOLCK, "cannot write the pid file"),
+    ("ftruncate64", Errno::EIO, "cannot write the pid file"),
+    ("write", Errno::ENOSPC, "cannot write the pid file"),
+    ("signalfd", Errno::EMFILE, "cannot hear of signals: "),
+    ("epoll_create1", Errno::EMFILE, "cannot hear of signals: "),
+    ("epoll_ctl", Errno::ENOMEM, "cannot hear of "),
+    ("epoll_wait", Errno::EINTR, "cannot wait for "),
+    ("eventfd", Errno::ENFILE, "cannot hear of built-in hooks: "),
+    ("socket", Errno::EMFILE, "cannot open the store at "),
+    ("connect", Errno::ECONNREFUSED, "is xenstored running?"),
+    ("send", Errno::ENOBUFS, "the store"),
+    ("recv", Errno::ECONNRESET, "the store"),
+    ("poll", Errno::ENOMEM, "the store"),
+    ("read", Errno::EIO, "cannot see what runs here: "),
+    ("opendir", Errno::EMFILE, "cannot see what runs here: "),
+    ("readdir64", Errno::EIO, "cannot see what runs here: "),
+];
+
+/// How a start went, one of whose calls failed.
+#[derive(Debug)]
+enum Start {
+    /// It had no such call, and served.
+    Whole,
+    /// It served all the same.
+    MadeUpFor,
+    /// It ended and said this.
+    Ended(Option<i32>, String),
+}
+
+fn start(function: &str, error: Errno, nth: i32) -> Start {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    let (log, pidfile) = (world.file("log/devd.log"), world.file("devd.pid"));
+    let mut command = world.command(&["--linger", "0", "--pidfile", pidfile.to_str().unwrap()]);
+    command.arg("--log").arg(&log);
+    let failing = Failing::new(world.file("fault"));
+    failing.apply(&mut command);
+    failing.set(function, error as i32, nth);
+    let mut devd = world.spawn(command);
+    wait_until("the device to be served, or the daemon's end", || {
+        devd.has_ended() || world.node(&device, "state").as_deref() == Some("4")
+    });
+    let struck = failing.calls() >= nth.max(1);
+    if devd.has_ended() {
+        let code = devd.wait().code();
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        // It may be another's that cannot be asked.
+        assert!(function == "flock" || !pidfile.exists(), "{function} {nth}");
+        let left: Vec<_> = world.processes();
+        assert!(left.is_empty(), "{left:?}");
+        return Start::Ended(code, world.said() + &log);
+    }
+    failing.set("", Errno::EIO as i32, 1);
+    world.detach(&device);
+    world.wait_gone(&device);
+    assert_eq!(world.calls(&device).len(), 2);
+    assert!(process::children(devd.pid()).is_empty());
+    devd.terminate();
+    assert!(!pidfile.exists());
+    if struck { Start::MadeUpFor } else { Start::Whole }
+}
+
+#[test]
+fn whatever_call_fails_at_its_start_it_serves_or_says_why_it_does_not() {
+    for (function, error, word) in FAULTS_AT_START {
+        // Many processes are looked at: not each of those calls is a case of its own.
+        for nth in (1..=8).chain((4..10).map(|power| 1 << power)) {
+            match start(function, error, nth) {
+                Start::Whole if nth == 1 => panic!("{function} is not called"),
+                Start::Whole => break,
+                Start::MadeUpFor => {}
+                Start::Ended(code, said) => {
+                    println!("{function} {nth}: {code:?} {said}");
+                    let at = format!("{error} of {function} {nth}: {code:?} {said}");
+                    assert!(matches!(code, Some(1 | 3)), "{at}");
+                    let last = said.lines().last().unwrap_or_default();
+                    assert!(last.contains(word), "{at}");
+                    assert_eq!(code == Some(3), last.contains("the store"), "{at}");
+                }
+            }
+        }
+    }
+}
+
+/// It is tried a few times, and then said what is lacking.
+#[test]
+fn what_fails_for_good_at_its_start_is_named_with_what_helps() {
+    for (function, error, words) in [
+        ("signalfd", Errno::EMFILE, ["cannot hear of signals: ", "LimitNOFILE="]),
+        ("epoll_create1", Errno::EMFILE, ["cannot hear of signals: ", "LimitNOFILE="]),
+        ("epoll_ctl", Errno::ENOMEM, ["cannot hear of signals: ", "more memory"]),
+        ("eventfd", Errno::ENFILE, ["cannot hear of built-in hooks: ", "LimitNOFILE="]),
+        ("opendir", Errno::EMFILE, ["cannot see what runs here: ", "LimitNOFILE="]),
+        ("mkdir", Errno::EACCES, ["cannot log to ", "devd.log"]),
+        ("flock", Errno::ENOLCK, ["cannot write the pid file ", "devd.pid"]),
+    ] {
+        let Start::Ended(code, said) = start(function, error, 0) else { panic!("{function}") };
+        assert_eq!(code, Some(1), "{said}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(words.iter().all(|word| last.contains(word)), "{function}: {said}");
+    }
+}
+
+#[test]
+fn what_fails_on_its_way_to_the_background_is_said_by_the_command() {
+    for (function, error, code) in [
+        ("mkdir", Errno::EACCES, 1),
+        ("open64", Errno::EMFILE, 1),
+        ("pipe2", Errno::EMFILE, 1),
+        ("posix_spawn", Errno::EAGAIN, 1),
+        ("read", Errno::EINTR, 0),
+    ] {
+        let world = World::new();
+        let pidfile = world.file("devd.pid");
+        let mut command = Devd::command();
+        command.arg("--xenstore").arg(world.socket()).arg("--script-dir").arg(world.scripts());
+        command.arg("--log").arg(world.file("log/devd.log")).arg("--pidfile").arg(&pidfile);
+        let failing = Failing::new(world.file("fault"));
+        failing.apply(&mut command);
+        failing.set(function, error as i32, 1);
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(failing.calls() > 0, "{function}");
+        assert_eq!(output.status.code(), Some(code), "{function}: {said}");
+        if code == 0 {
+            let pid = std::fs::read_to_string(&pidfile).unwrap().trim().parse().unwrap();
+            process::signal(pid, Signal::SIGTERM);
+            wait_until("the daemon's end", || !process::is_alive(pid));
+        } else {
+            assert!(said.contains("cannot start in the background, logging to"), "{said}");
+        }
+        assert!(!pidfile.exists() && world.processes().is_empty(), "{function}");
+    }
 }

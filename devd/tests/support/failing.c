@@ -15,8 +15,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -28,6 +32,9 @@ struct fault {
     int32_t nth;
     int32_t calls;
 };
+
+/* As the number of a call. */
+#define EVERY 0
 
 static volatile struct fault *fault;
 
@@ -51,7 +58,7 @@ static int strikes(const char *name)
 {
     if (!fault || strcmp((const char *)fault->name, name))
         return 0;
-    if (__sync_add_and_fetch(&fault->calls, 1) != fault->nth)
+    if (__sync_add_and_fetch(&fault->calls, 1) != fault->nth && fault->nth != EVERY)
         return 0;
     errno = fault->error;
     return 1;
@@ -75,12 +82,23 @@ FAILING(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options),
 FAILING(pid_t, waitpid, (pid_t pid, int *status, int options), pid, status, options)
 FAILING(int, kill, (pid_t pid, int signal), pid, signal)
 FAILING(int, killpg, (pid_t group, int signal), group, signal)
+FAILING(int, signalfd, (int fd, const sigset_t *signals, int flags), fd, signals, flags)
+FAILING(int, epoll_create1, (int flags), flags)
+FAILING(int, eventfd, (unsigned int count, int flags), count, flags)
+FAILING(int, mkdir, (const char *path, mode_t mode), path, mode)
+FAILING(int, flock, (int fd, int operation), fd, operation)
+FAILING(int, ftruncate64, (int fd, off64_t len), fd, len)
 FAILING(int, socket, (int domain, int type, int protocol), domain, type, protocol)
 FAILING(int, connect, (int fd, const struct sockaddr *to, socklen_t len), fd, to, len)
 
 DIR *opendir(const char *path)
 {
     return strikes("opendir") ? NULL : REAL(opendir)(path);
+}
+
+struct dirent64 *readdir64(DIR *directory)
+{
+    return strikes("readdir64") ? NULL : REAL(readdir64)(directory);
 }
 
 /* It returns its error. */

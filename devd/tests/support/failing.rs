@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use super::preload::Library;
 
 /// The bytes of the memory that is shared with `failing.c`: a name, an error number, which call
-/// is to fail (from 1), and how many there were.
+/// is to fail (from 1; 0: every one), and how many there were.
 const NAME: usize = 24;
 const CALLS: u64 = 32;
 const SIZE: u64 = 4096;
