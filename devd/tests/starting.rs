@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::{Command, Output};
@@ -111,7 +112,12 @@ fn tells_supervisor(world: &World, socket: &UnixDatagram, name: &str) {
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let heard = || {
         let mut message = [0; 64];
-        let len = socket.recv(&mut message).unwrap();
+        let len = loop {
+            match socket.recv(&mut message) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result.unwrap(),
+            }
+        };
         String::from_utf8(message[..len].to_vec()).unwrap()
     };
     world.attach(&Device::vif(3, 0).with("state", "2"));
