@@ -269,6 +269,32 @@ fn what_a_hook_writes_is_in_the_log_with_its_device_and_has_an_end() {
 }
 
 #[test]
+fn a_hook_that_writes_without_an_end_is_not_kept_from_its_work() {
+    let world = World::new();
+    // A MiB, far more than the pipe holds and than the log takes, and not one end of a line.
+    world.hook("block", "head -c 1048576 /dev/zero | tr '\\0' x; call connect");
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--linger", "0"]);
+    let device = Device::vbd(3, 51712);
+    for life in 1..=2 {
+        world.attach(&device);
+        world.wait_connected(&device);
+        world.detach(&device);
+        world.wait_gone(&device);
+        // The removal hook says as much.
+        let head = format!("{}: hook: ", device.path());
+        assert_eq!(world.logged(&format!("{head}(it goes on; the rest is left out)")), 2 * life);
+        let log = world.log();
+        let lines = log.lines().filter_map(|line| Some(line.split_once(&head)?.1));
+        let said: Vec<_> = lines.filter(|line| line.starts_with('x')).collect();
+        assert!(said.iter().all(|line| line.len() <= 1024));
+        let all: usize = said.iter().map(|line| line.len()).sum();
+        assert_eq!(all, 2 * life * 64 * 1024, "what the log takes of each run");
+    }
+    devd.terminate();
+}
+
+#[test]
 fn what_a_hook_leaves_in_the_background_stays_there() {
     let world = World::new();
     world.gate("never");

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use nix::sys::signal::Signal;
-use support::{Device, World, process, wait_until};
+use support::{Device, Later, World, process, wait_until};
 
 /// Nothing of the guest's QEMU is left in the store.
 fn assert_no_nodes(world: &World, guest: u16) {
@@ -369,4 +369,43 @@ fn a_qemu_that_fails_to_start_is_reported_and_tried_again() {
     world.qemu();
     world.wait_connected(&device);
     assert_eq!(world.node(&device, "hotplug-status").as_deref(), Some("connected"));
+}
+
+#[test]
+fn a_qemu_that_never_says_that_it_runs_is_ended_and_reported_on_each_device() {
+    let world = World::new();
+    world.gate("never");
+    let qemu = world.qemu_that("while :; do read x < $DIR/never; done");
+    let mut command = world.command(&["--linger", "0", "--qemu", &qemu]);
+    let clock = Later::new(world.file("clock"));
+    clock.apply(&mut command);
+    let _devd = world.devd_by(command);
+    let devices = [Device::qdisk(3, 51712), Device::qdisk(3, 51728), Device::share(3, 0)];
+    world.attach_all(&devices);
+    wait_until("its QEMU", || world.qemus(3).len() == 1);
+    let pid = world.qemus(3)[0];
+    clock.set(20);
+    world.wait_settled();
+    assert!(process::is_alive(pid), "it has 60 s");
+    for device in &devices {
+        assert_eq!(world.node(device, "hotplug-error"), None);
+    }
+
+    clock.set(60);
+    world.wait_settled();
+    for device in &devices {
+        let reason = world.wait_refused(device);
+        assert!(reason.contains("QEMU was not ready in 60 s and was killed"), "{reason}");
+    }
+    wait_ended(pid);
+    // It is tried again; one that does well serves them all.
+    world.qemu();
+    for device in &devices {
+        if world.node(device, "state").as_deref() != Some("4") {
+            clock.set(200); // As for those that were started meanwhile.
+            world.wait_settled();
+        }
+        world.wait_connected(device);
+    }
+    assert!(world.qemus(3).len() > 1);
 }

@@ -9,7 +9,7 @@
 //! * [`hostile`]: what no toolstack writes.
 //! * [`network`]: a network namespace with real interfaces.
 //! * [`Stage`]: one life after the other, for mishaps to happen in; [`Failing`]: mishaps of the
-//!   system; [`Memory`]: what is allocated.
+//!   system; [`Later`]: its clock; [`Memory`]: what is allocated.
 //! * [`process`]: processes as `/proc` shows them.
 //! * [`toolstack`]: what it writes.
 //! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
@@ -22,6 +22,7 @@ pub mod disk;
 mod failing;
 pub mod hostile;
 mod kernel;
+mod later;
 mod memory;
 pub mod network;
 mod preload;
@@ -39,6 +40,7 @@ pub use daemon::Devd;
 pub use device::Device;
 pub use failing::Failing;
 pub use kernel::Kernel;
+pub use later::Later;
 pub use memory::Memory;
 pub use stage::{Stage, Story, side_by_side, within};
 pub use world::{GUEST_HOME, World};
