@@ -17,6 +17,7 @@ quota_end() {
     echo "LAB info $story$1.max $(sed 's/ *: */ /' /tmp/quota | awk '/^(nodes|watches|transactions|outstanding)/ {if ($2 > m[$1]) m[$1] = $2} END {for (k in m) printf "%s=%s ", k, m[k]}')"
 }
 burst() { # NAME GUESTS FIRST COUNT SECONDS: vifs and disks together, with a script that costs nothing
+    set -- $1 $2 $3 $4 $5,$PATIENCE # not all will be served, but what closes must go
     quota
     labprobe cycle vif $DD $2 $3 $4 $4 labbr0 $5 $(script costs-nothing) > /tmp/burst.vif 2>&1 & m=$!
     labprobe cycle vbd $DD $2 ${3}000 $4 $4 /dev/loop6 $5 $(script costs-nothing) > /tmp/burst.vbd 2>&1

@@ -44,6 +44,7 @@ story_attached_while_stopped() {
 # goes.  (1 is a vbd3's, which no kernel takes up; 4 the guest's own.)
 restart() { # SIGNAL FIRST
     local n=$2 i fe=/local/domain/$G/labprobe
+    told ': > /run/hooks.log'
     add vbd3 ${n}01 /disks/hot.img
     for i in 2 5 6 7; do add vif $n$i labbr0; add vbd ${n}0$i /disks/hot.img; done
     add vif ${n}9 labbr0 $(script vif-slow); add vbd ${n}09 /disks/hot.img $(script block-slow)
