@@ -171,8 +171,11 @@ stats after_boot
 [ "$DUMP" = 1 ] && xenstore-ls -f -p $BE | sed 's/^/XS /'
 
 # ---- hot plug and unplug through xl ----
-check xl.network_attach xl_hot network-attach guest mac=00:16:3e:77:00:03 bridge=labbr0 backend=driver
+# Without scripts it has a name of its own too, and the kernel says whose it is.
+[ "$SCRIPTS" = none ] && vifname=vifname=labhot || vifname=
+check xl.network_attach xl_hot network-attach guest mac=00:16:3e:77:00:03 bridge=labbr0 $vifname backend=driver
 check vif1.state4 is $BE/vif/$G/1/state 4
+[ -z "$vifname" ] || check vif1.renamed expect $DD "vif-$G-1 labbr0" 'cd /sys/class/net/labhot && echo $(readlink device | sed s:.*/::) $(readlink master | sed s:.*/::)'
 check xl.network_detach xl network-detach guest 1
 check vif1.gone gone $BE/vif/$G/1
 check xl.block_attach xl_hot block-attach guest format=raw,vdev=xvdc,access=rw,backend=driver,target=/disks/hot.img
