@@ -4,7 +4,7 @@
 use std::io;
 
 use super::link::{ADDRESS_HEADER, Address, LINK_HEADER, Link};
-use super::netlink::{ALIGN, HEADER, Message, NLMSG_DONE, NLMSG_ERROR, take_in};
+use super::netlink::{ALIGN, HEADER, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, take_in};
 
 const NUMBER: u32 = 7;
 const RTM_NEWLINK: u16 = 16;
@@ -56,7 +56,7 @@ fn replies() -> [(Vec<u8>, Parse); 3] {
 /// True if the exchange is over; how many messages it had before.
 fn hear(received: &[u8], parse: Parse) -> (io::Result<bool>, usize) {
     let mut bodies = 0;
-    let over = take_in(received, NUMBER, &mut |body| {
+    let over = take_in(received, NUMBER, &mut false, &mut |body| {
         bodies += 1;
         parse(body)
     });
@@ -96,6 +96,21 @@ fn a_list_that_ends_with_an_error_is_one() {
     let end = list.len() - 4;
     list[end..].copy_from_slice(&(-libc::ENODEV).to_ne_bytes());
     assert_eq!(hear(&list, |_| Ok(())).0.unwrap_err().raw_os_error(), Some(libc::ENODEV));
+}
+
+#[test]
+fn a_list_that_has_changed_meanwhile_says_so_in_any_of_its_messages() {
+    let changed = |list: &[u8]| {
+        let mut changed = false;
+        take_in(list, NUMBER, &mut changed, &mut |_| Ok(())).unwrap();
+        changed
+    };
+    assert!(!changed(&links()));
+    for border in borders(&links()).into_iter().filter(|border| *border < links().len()) {
+        let mut list = links();
+        list[border + 6..border + 8].copy_from_slice(&NLM_F_DUMP_INTR.to_ne_bytes());
+        assert!(changed(&list), "at {border}");
+    }
 }
 
 #[test]

@@ -153,12 +153,8 @@ impl Links {
         message.nest(IFLA_LINKINFO, |message| {
             message.put(IFLA_INFO_KIND, b"bridge");
         });
-        let mut links = Vec::new();
-        self.0.list(message, |body| {
-            links.push(Link::parse(body)?);
-            Ok(())
-        })?;
-        links.retain(|link| link.is_bridge);
+        let bridge = |link: Link| Some(link).filter(|link| link.is_bridge);
+        let mut links = self.0.list(message, |body| Link::parse(body).map(bridge))?;
         links.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(links)
     }
@@ -229,19 +225,12 @@ impl Links {
     fn addresses(&mut self, index: u32, family: libc::c_int) -> io::Result<Vec<Address>> {
         let header = address_header(u8::try_from(family).unwrap_or(0), 0, 0, index);
         let message = Message::new(RTM_GETADDR, 0, &header);
-        let mut addresses = Vec::new();
-        let listed = self.0.list(message, |body| {
-            let address = Address::parse(body)?;
-            // An older kernel lists those of all.
-            if address.index() == Some(index) {
-                addresses.push(address);
-            }
-            Ok(())
-        });
-        match listed {
+        // An older kernel lists those of all.
+        let own = |address: Address| Some(address).filter(|it| it.index() == Some(index));
+        match self.0.list(message, |body| Address::parse(body).map(own)) {
             // It went meanwhile.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(Vec::new()),
-            result => result.map(|()| addresses),
+            result => result,
         }
     }
 }

@@ -19,6 +19,8 @@ pub(super) const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
+/// What is listed has changed meanwhile: the list may lack what was there all the time.
+pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
 /// The thing to be made may be there already, and is changed then.
 pub(crate) const NLM_F_REPLACE: u16 = 0x100;
 /// The thing is made if it is not there.
@@ -28,6 +30,8 @@ pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
 /// The largest number of an error (`include/linux/err.h`).
 const MAX_ERRNO: i32 = 4095;
+/// How often a list is asked for that changes while it is told.
+const LIST_TRIES: u32 = 16;
 /// What the kernel has sent is not netlink, or not all of it.
 pub(crate) const MALFORMED: Errno = Errno::EBADMSG;
 
@@ -148,15 +152,14 @@ impl Netlink {
     }
 
     /// Has a request carried out.
-    pub(crate) fn change(&mut self, mut message: Message) -> io::Result<()> {
-        message.set_flags(NLM_F_ACK);
-        self.exchange(message, |_| Ok(()))
+    pub(crate) fn change(&mut self, message: Message) -> io::Result<()> {
+        self.get(message, |_| Ok(()))
     }
 
     /// Has requests carried out that belong together: all of them, or none.
-    pub(crate) fn change_all(&mut self, message: Message) -> io::Result<()> {
+    pub(crate) fn change_all(&mut self, mut message: Message) -> io::Result<()> {
         let acknowledgements = message.acknowledgements();
-        self.send(message)?;
+        self.send(&mut message)?;
         for _ in 0..acknowledgements {
             self.hear(|_| Ok(()))?;
         }
@@ -170,41 +173,51 @@ impl Netlink {
         found: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         message.set_flags(NLM_F_ACK);
-        self.exchange(message, found)
+        self.send(&mut message)?;
+        self.hear(found).map(drop)
     }
 
-    /// Asks for a list; `found` is given each of its entries.
-    pub(crate) fn list(
+    /// Asks for a list, of which `entry` reads each entry; those that it gives `None` for are
+    /// left out.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN`: it has changed each time that it was told.
+    pub(crate) fn list<T>(
         &mut self,
         mut message: Message,
-        found: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
+        entry: impl Fn(&[u8]) -> io::Result<Option<T>>,
+    ) -> io::Result<Vec<T>> {
         message.set_flags(NLM_F_DUMP);
-        self.exchange(message, found)
+        for _ in 0..LIST_TRIES {
+            let mut entries = Vec::new();
+            self.send(&mut message)?;
+            let changed = self.hear(|body| {
+                entries.extend(entry(body)?);
+                Ok(())
+            })?;
+            if !changed {
+                return Ok(entries);
+            }
+        }
+        Err(Errno::EAGAIN.into())
     }
 
-    fn exchange(
-        &mut self,
-        message: Message,
-        found: impl FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.send(message)?;
-        self.hear(found)
-    }
-
-    fn send(&mut self, mut message: Message) -> io::Result<()> {
+    fn send(&mut self, message: &mut Message) -> io::Result<()> {
         self.number = self.number.wrapping_add(1);
         message.finish(self.number);
         // One write is one message, however long: the kernel takes it whole or not at all.
         self.socket.write_all(&message.bytes)
     }
 
-    /// Hears answers until the next acknowledgement, or the end of a list.
-    fn hear(&mut self, mut found: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    /// Hears answers until the next acknowledgement, or the end of a list. True if that has
+    /// changed while it was told.
+    fn hear(&mut self, mut found: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<bool> {
+        let mut changed = false;
         loop {
             let len = self.receive()?;
-            if take_in(&self.buffer[..len], self.number, &mut found)? {
-                return Ok(());
+            if take_in(&self.buffer[..len], self.number, &mut changed, &mut found)? {
+                return Ok(changed);
             }
         }
     }
@@ -219,21 +232,25 @@ impl Netlink {
     }
 }
 
-/// Hands out what was received of the exchange of this number. True if that is over.
+/// Hands out what was received of the exchange of this number. True if that is over. `changed` is
+/// set if it is a list that has changed meanwhile.
 pub(super) fn take_in(
     received: &[u8],
     number: u32,
+    changed: &mut bool,
     found: &mut impl FnMut(&[u8]) -> io::Result<()>,
 ) -> io::Result<bool> {
     let mut rest = received;
     // What has nothing in it would be waited for again and again.
     loop {
-        let (kind, of, body) = message(&mut rest)?;
-        match kind {
-            // What is left of an exchange that was given up.
-            _ if of != number => {}
-            NLMSG_ERROR | NLMSG_DONE => return acknowledged(body).map(|()| true),
-            _ => found(body)?,
+        let (header, body) = message(&mut rest)?;
+        // Another's is what is left of an exchange that was given up.
+        if header.number == number {
+            *changed |= header.flags & NLM_F_DUMP_INTR != 0;
+            match header.kind {
+                NLMSG_ERROR | NLMSG_DONE => return acknowledged(body).map(|()| true),
+                _ => found(body)?,
+            }
         }
         if rest.is_empty() {
             return Ok(false);
@@ -241,13 +258,24 @@ pub(super) fn take_in(
     }
 }
 
-/// Takes off the first message: its kind, its number, and what is behind its header.
-fn message<'a>(bytes: &mut &'a [u8]) -> io::Result<(u16, u32, &'a [u8])> {
+/// `struct nlmsghdr`, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    kind: u16,
+    flags: u16,
+    number: u32,
+}
+
+/// Takes off the first message: its header, and what is behind that.
+fn message<'a>(bytes: &mut &'a [u8]) -> io::Result<(Header, &'a [u8])> {
     let len = u32_at(bytes, 0).and_then(|len| usize::try_from(len).ok());
     let message = take_off(bytes, len)?;
-    let number = u32_at(message, 8).ok_or(MALFORMED)?;
-    let kind = u16_at(message, 4).ok_or(MALFORMED)?;
-    Ok((kind, number, message.get(HEADER..).ok_or(MALFORMED)?))
+    let body = message.get(HEADER..).ok_or(MALFORMED)?;
+    let header = || {
+        let (kind, flags) = (u16_at(message, 4)?, u16_at(message, 6)?);
+        Some(Header { kind, flags, number: u32_at(message, 8)? })
+    };
+    Ok((header().ok_or(MALFORMED)?, body))
 }
 
 /// What an acknowledgement, or the end of a list, says.
@@ -299,7 +327,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use super::*;
 
@@ -311,9 +339,9 @@ mod tests {
         });
         message.set_flags(NLM_F_ACK);
         message.finish(7);
-        let (kind, number, body) = self::message(&mut &message.bytes[..]).unwrap();
-        assert_eq!((kind, number), (19, 7));
-        assert_eq!(u16_at(&message.bytes, 6), Some(NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK));
+        let (header, body) = self::message(&mut &message.bytes[..]).unwrap();
+        let flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_ACK;
+        assert_eq!(header, Header { kind: 19, flags, number: 7 });
         assert_eq!(body[..4], [1, 2, 3, 4]);
         let all = |bytes| attributes(bytes).collect::<Result<Vec<_>, _>>().unwrap();
         let found = all(&body[4..]);
@@ -331,5 +359,19 @@ mod tests {
         drop(there);
         let error = netlink.hear(|_| Ok(())).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADMSG));
+    }
+    #[test]
+    fn a_list_that_has_changed_is_asked_for_again() {
+        let (here, there) = UnixDatagram::pair().unwrap();
+        let mut netlink =
+            Netlink { socket: OwnedFd::from(here).into(), number: 0, buffer: vec![0; 100] };
+        for (number, flags) in [(1, NLM_F_DUMP_INTR), (2, 0)] {
+            let mut list = Message::new(16, flags, &[number; 4]);
+            list.begin(NLMSG_DONE, 0, &[0; 4]);
+            list.finish(number.into());
+            there.send(&list.bytes).unwrap();
+        }
+        let list = netlink.list(Message::new(18, 0, &[]), |body| Ok(body.first().copied()));
+        assert_eq!(list.unwrap(), [2]);
     }
 }
