@@ -119,7 +119,7 @@ fn pile(name: &str, kind: Kind, directory: &Path) -> Vec<Duration> {
             Kind::Vif => drop(network::ip(&format!("link delete vif3.{n}"))),
             Kind::Device => {}
             // Xen's script has set it up to stay, and so does a young devd at its end.
-            Kind::File => disk::only_loop(&file(n)).map(disk::Loop).map_or((), drop),
+            Kind::File => drop(disk::only_loop(&file(n)).map(|name| disk::Loop(name, file(n)))),
         }
     }
     times

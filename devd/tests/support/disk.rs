@@ -1,7 +1,7 @@
 //! Real loop devices.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::network::run;
@@ -26,12 +26,14 @@ pub fn only_loop(path: &Path) -> Option<String> {
     }
 }
 
-/// A loop device that another program has set up; it is freed when this is dropped.
-pub struct Loop(pub String);
+/// A loop device that another program has set up for a file; it is freed when this is dropped,
+/// unless it is another file's by then.
+pub struct Loop(pub String, pub PathBuf);
 
 impl Loop {
     pub fn new(path: &Path) -> Self {
-        Self(run("losetup", &format!("-f --show {}", path.display())).trim().to_owned())
+        let name = run("losetup", &format!("-f --show {}", path.display())).trim().to_owned();
+        Self(name, path.to_owned())
     }
 
     /// Makes a partition of so many sectors, whatever the file says.
@@ -43,7 +45,10 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let _ = Command::new("partx").args(["-d", &self.0]).output();
-        let _ = Command::new("losetup").args(["-d", &self.0]).output();
+        let own = format!("{} ", self.0);
+        if self.1.exists() && loops(&self.1).iter().any(|line| line.starts_with(&own)) {
+            let _ = Command::new("partx").args(["-d", &self.0]).output();
+            let _ = Command::new("losetup").args(["-d", &self.0]).output();
+        }
     }
 }
