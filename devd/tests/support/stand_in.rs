@@ -70,7 +70,8 @@ fn serve(client: &mut Client, mine: &mut HashSet<String>, directory: String) {
     let node = |name: &str| format!("{directory}/{name}");
     let state = client.read(node("state")).unwrap_or_default();
     match (&*state, mine.contains(&directory)) {
-        (b"1", false) => {
+        // One that it had taken up before is another of that name now.
+        (b"1", _) => {
             client.write(node("feature-discard"), "1").unwrap();
             client.write(node("hotplug-status"), "connected").unwrap();
             client.write(node("state"), "2").unwrap();
