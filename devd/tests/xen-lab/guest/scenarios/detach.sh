@@ -51,7 +51,7 @@ story_detaches() { detaches 4 network block; }
 story_hundred_network_detaches() { detaches 100 network; }
 story_hundred_block_detaches() { detaches 100 block; }
 
-# Without the linger some fail: that is the race, shown and not judged.
+# Without the linger some fail, if the daemon gets the processor before xl: told, not judged.
 story_no_linger() {
     [ "$DAEMON" = devd ] || return 0
     told 'stop_daemon TERM; start_daemon --linger 0; losetup /dev/loop6 /disks/hot.img'
