@@ -94,12 +94,12 @@ impl Place {
 pub(crate) fn of_device(number: DeviceNumber) -> Vec<(Identity, Extent)> {
     let mut identities = vec![(Identity::Device(number), Extent::Whole)];
     let (disk, extent) = match number.disk() {
-        Some(disk) => (disk, Extent::Part),
         None => (number, Extent::Whole),
+        Some(disk) => {
+            identities.push((Identity::Device(disk), Extent::Part));
+            (disk, Extent::Part)
+        }
     };
-    if extent == Extent::Part {
-        identities.push((Identity::Device(disk), extent));
-    }
     if disk.is_loop() {
         identities.extend(loop_device::backing(disk).map(|file| (Identity::File(file), extent)));
     }

@@ -360,6 +360,7 @@ mod tests {
         let error = netlink.hear(|_| Ok(())).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EBADMSG));
     }
+
     #[test]
     fn a_list_that_has_changed_is_asked_for_again() {
         let (here, there) = UnixDatagram::pair().unwrap();
