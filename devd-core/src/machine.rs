@@ -37,10 +37,13 @@ impl Dispatcher {
                 Sight::Ready { hotplug: HotplugStatus::Silent, .. },
             ) if unmarked => self.replace(index, sight, now),
             (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),
-            // netback itself gives up an interface without a script.
             (Phase::Waiting, Sight::Closing) => match lacks {
-                Some(reason) if device.has_hook() => self.fail(index, reason, now),
-                _ => self.see_to_close(index, now),
+                _ if !device.has_hook() => self.see_to_close(index, now),
+                // netback itself gives up an interface without a script.
+                Some(reason) => self.fail(index, reason, now),
+                // It may have given this one up too.
+                None if hotplug == HotplugStatus::Silent => self.expect_backend(index, now),
+                None => {}
             },
             // Only the QEMU that has closed it will open it again.
             (Phase::Waiting, Sight::Reopening) => {
@@ -178,17 +181,22 @@ impl Dispatcher {
                 self.begin_hook(index, connected, hotplug, now);
             }
             (Server::NetworkHook | Server::BlockHook, _) => {
-                let device = self.registry.device_mut(index);
-                device.phase = Phase::Waiting;
-                if device.timer.is_none() && !device.slow {
-                    self.set_timer(Owner::Device(index), now, self.settings.init_timeout);
-                }
+                self.registry.device_mut(index).phase = Phase::Waiting;
+                self.expect_backend(index, now);
             }
             (Server::Qemu, Sight::Ready { connected, .. }) => {
                 self.adopt_served(index, connected, now);
             }
             (Server::Qemu, _) => self.want_service(index, Notice::Attached, now),
             (Server::Elsewhere, _) => self.registry.device_mut(index).phase = Phase::Attached,
+        }
+    }
+
+    /// The backend is to become ready in time, or its device is reported.
+    fn expect_backend(&mut self, index: u32, now: Time) {
+        let device = self.registry.device(index);
+        if device.timer.is_none() && !device.slow {
+            self.set_timer(Owner::Device(index), now, self.settings.init_timeout);
         }
     }
 

@@ -478,7 +478,7 @@ impl<'a> Daemon<'a> {
             }
             Notice::Slow => log::warn!(
                 "{key}: its backend is not ready after {} s; still waiting. Is its kernel \
-                 module (xen-netback, xen-blkback) loaded?",
+                 module (xen-netback, xen-blkback) loaded? The kernel's log may say more",
                 self.options.init_timeout.as_secs()
             ),
             Notice::Closed => log::info!("{key}: closed"),

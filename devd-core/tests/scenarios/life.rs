@@ -139,6 +139,22 @@ fn a_device_that_comes_late_to_state_2_is_reported_and_still_gets_its_hook() {
 }
 
 #[test]
+fn a_device_that_its_backend_has_given_up_is_reported_once() {
+    for kind in [Kind::Vif, Kind::Vbd] {
+        let mut world = World::calm();
+        world.hold_backends(60_000);
+        let key = world.create(&Spec::new(kind, 1, 0, "works"));
+        world.give_up(key);
+        world.run(50_000);
+        assert_eq!(world.notices_of(key), [Notice::Found, Notice::Slow]);
+        assert_eq!(world.phase(key), Some(Phase::Waiting));
+        world.delete(key);
+        world.settle_well();
+        assert!(world.is_gone(key));
+    }
+}
+
+#[test]
 fn an_emulated_interface_gets_a_second_pass_both_ways() {
     let mut world = World::calm();
     let mut spec = Spec::new(Kind::Vif, 1, 0, "works");

@@ -85,6 +85,13 @@ impl World {
         self.react();
     }
 
+    /// netback or blkback cannot serve it: the kernel's log says why, and the store only this.
+    pub(crate) fn give_up(&mut self, key: DeviceKey) {
+        self.trace(|| format!("backend: gives {key} up"));
+        self.store.set_state(key, 5);
+        self.react();
+    }
+
     fn wait_for(&mut self, key: DeviceKey, life: Life, patient: bool) {
         if !patient {
             self.clock.after(PATIENCE, Happening::Impatience(key, life));
