@@ -215,6 +215,7 @@ echo 'autoballoon="off"' > "$d/etc/xen/xl.conf"
 install -m 755 "$here"/guest/{common,dom0,qdisk,p9}.sh "$d/lab/"
 if [ -n "$scenarios" ]; then
     cp -r "$here/guest/scenarios" "$d/lab/"
+    put "$d" "$xen_bin/libxl-save-helper"
     # A PV kernel that is never run: a guest that only has to be there needs no more.
     cc -nostdlib -static -no-pie -Wl,-n,--build-id=none -Wl,-Ttext=0x200000 -Wl,--section-start=.note.Xen=0x202000 \
         -o "$d/img/idle" "$here/guest/idle.S"

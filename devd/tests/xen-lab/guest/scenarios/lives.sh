@@ -159,6 +159,49 @@ story_guest_goes_at_each_stage() {
     idle_gone removing "$added $taken" "$addedb $takenb"
 }
 
+# `xl save` suspends the guest, and ends it; `xl restore` makes another domain of it.  What the old
+# one had is undone once; the new one is served as any, and finds on its disk what it was writing
+# when it was saved.  Saved and let go on (-c), it keeps its devices.
+writes_on() { # until it is told to stop
+    ask $G 'dd if=/dev/urandom of=/tmp/random bs=64k count=16 2> /dev/null; rm -f /tmp/stop /tmp/stopped'
+    ask $G '(until [ -e /tmp/stop ]; do dd if=/tmp/random of=/dev/xvda bs=64k seek=16 oflag=direct && echo; done > /tmp/written; : > /tmp/stopped) > /dev/null 2>&1 &'
+}
+what_it_wrote() {
+    expect $G stopped ': > /tmp/stop; until_true 1000 [ -e /tmp/stopped ] && echo stopped' || return 1
+    expect $G same 'dd if=/dev/xvda bs=64k skip=16 count=16 iflag=direct 2> /dev/null | cmp - /tmp/random && echo same'
+}
+times_written() { ask $G 'wc -l < /tmp/written'; }
+story_guest_saved() {
+    told ': > /run/hooks.log'
+    writes_on > /dev/null
+    check saved_and_goes_on xl save -c guest /dev/null
+    check same_guest test "$(xl domid guest)" = $G
+    check answers expect $G here 'echo here'
+    check no_vif_hook hooks vif 0 ''; check no_vbd_hook hooks vbd 51712 ''
+
+    check saved xl save guest /tmp/guest.saved
+    check vif_gone gone $BE/vif/$G; check vbd_gone gone $BE/vbd/$G
+    check vif_hook hooks vif 0 offline; check vbd_hook hooks vbd 51712 remove
+    check no_vif_left expect $DD none "ls /sys/class/net | grep vif$G || echo none"
+    check loop_freed no_loop file.img
+
+    sed -i "s,/$G/,/@/," /tmp/devices.before
+    check restored xl restore /tmp/guest.saved
+    rm /tmp/guest.saved
+    G=$(xl domid guest); Q=$BE/qdisk/$G
+    sed -i "s,/@/,/$G/," /tmp/devices.before
+    check vif_state4 is $BE/vif/$G/0/state 4
+    check vbd_state4 is $BE/vbd/$G/51712/state 4 $BE/vbd/$G/51728/state 4
+    check vif_hook_again hooks vif 0 online; check vbd_hook_again hooks vbd 51712 add
+    check answers_again expect $G here 'echo here'
+    n=$(times_written)
+    check what_it_wrote what_it_wrote
+    echo "LAB info ${story}written $n, in the end $(times_written) times"
+    check ping expect $G reached net_test
+    check same_data same_data xvda /disks/file.img
+    told 'loops > /run/loops'
+}
+
 # A guest with vif, vbd and qdisk, all connected, is destroyed, or crashes: nothing is left, and
 # each removal hook has run once.  With a guest and a daemon of its own.
 guest_dies() { # COMMAND...

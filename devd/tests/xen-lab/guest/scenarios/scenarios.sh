@@ -18,7 +18,7 @@ core="killed_while_connected attached_while_stopped restart_kill
     not_a_driver_domain hook_hangs late_backend
     guest_goes_at_each_stage forty"
 more="restart_term numbers_again kexec_thousand hundred_thirty
-    hundred_network_detaches hundred_block_detaches no_linger"
+    hundred_network_detaches hundred_block_detaches no_linger guest_saved"
 case $SCENARIOS in
 core) chosen="$core guest_destroyed" ;;
 all) chosen="$core $more guest_destroyed guest_crashed" ;;
