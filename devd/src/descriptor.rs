@@ -1,4 +1,5 @@
-//! File descriptors for which only the kernel can vouch: all that is `unsafe` in this crate.
+//! File descriptors for which only the kernel can vouch: all unsafe operations of this crate. (The
+//! names in `static_libc` are declared unsafe; what is behind them is not.)
 
 use std::fs::File;
 use std::io;

@@ -189,8 +189,8 @@ impl Hooks {
             Some(Exit::Signal(signal)) => HookEnd::Failure(HookFailure::Signal(signal)),
             None => HookEnd::Unknown,
         };
-        let took = running.since.elapsed();
-        log::debug!("{key}: the {:?} hook took {took:.1?}: {end:?}", running.verb);
+        let took = running.since.elapsed().as_micros();
+        log::debug!("{key}: the {:?} hook took {took} µs: {end:?}", running.verb);
         Some((key, end))
     }
 

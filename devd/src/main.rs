@@ -29,6 +29,8 @@ mod readiness;
 mod removal;
 mod scan;
 mod shown;
+#[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
+mod static_libc;
 mod words;
 
 use std::process::ExitCode;

@@ -148,6 +148,6 @@ fn stat(directory: &Path, place: usize) -> io::Result<Option<i32>> {
     let stat = read(&directory.join("stat"))?.unwrap_or_default();
     let stat = String::from_utf8_lossy(&stat);
     // The second field is the program's name in brackets, and may have blanks in it.
-    let rest = stat.rsplit_once(") ").map(|(_, rest)| rest);
-    Ok(rest.and_then(|rest| rest.split(' ').nth(place - 3)?.parse().ok()))
+    let rest = stat.rsplit_once(')').map(|(_, rest)| rest);
+    Ok(rest.and_then(|rest| rest.split(' ').nth(place - 2)?.parse().ok()))
 }

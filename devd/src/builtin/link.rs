@@ -146,17 +146,16 @@ impl Links {
         }
     }
 
-    /// All bridges, by their names.
-    pub(crate) fn bridges(&mut self) -> io::Result<Vec<Link>> {
+    /// The bridge whose name is first of all.
+    pub(crate) fn first_bridge(&mut self) -> io::Result<Option<Link>> {
         let mut message = Message::new(RTM_GETLINK, 0, &[0; LINK_HEADER]);
         message.put_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         message.nest(IFLA_LINKINFO, |message| {
             message.put(IFLA_INFO_KIND, b"bridge");
         });
         let bridge = |link: Link| Some(link).filter(|link| link.is_bridge);
-        let mut links = self.0.list(message, |body| Link::parse(body).map(bridge))?;
-        links.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(links)
+        let bridges = self.0.list(message, |body| Link::parse(body).map(bridge))?;
+        Ok(bridges.into_iter().min_by(|one, other| one.name.cmp(&other.name)))
     }
 
     pub(crate) fn set_name(&mut self, index: u32, name: &str) -> io::Result<()> {

@@ -39,21 +39,20 @@ pub(crate) fn of(path: &Path, number: DeviceNumber, mode: Mode) -> io::Result<Op
     Ok((!read_only).then(|| "something in this domain uses it or a partition of it".into()))
 }
 
-/// Where it is mounted, by mounts that may write only if those are enough.
+/// Where it is mounted, by mounts that may write only if those are enough; as the kernel writes
+/// it, `\040` for a space.
 fn mounted(number: DeviceNumber, writing_only: bool) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let place = mounts.lines().find_map(|line| mount_of(line, number, writing_only));
-    place.map(|place| place.replace("\\040", " "))
+    mounts.lines().find_map(|line| mount_of(line, number, writing_only)).map(str::to_owned)
 }
 
 /// The place of this mount, if it is one of the device. See `proc_pid_mountinfo(5)`.
 fn mount_of(line: &str, number: DeviceNumber, writing_only: bool) -> Option<&str> {
-    let (mount, file_system) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(2);
-    let device = fields.next()?;
+    let mut fields = line.split(' ');
+    let device = fields.nth(2)?;
     let place = fields.nth(1)?;
-    let mut fields = file_system.split(' ').skip(1);
-    let source = fields.next()?;
+    fields.find(|field| *field == "-")?;
+    let source = fields.nth(1)?;
     let read_only = fields.next()?.split(',').any(|option| option == "ro");
     // btrfs and the like have a number of their own.
     let same = device == number.to_string() || source.starts_with("/dev/") && is(source, number);

@@ -278,8 +278,8 @@ impl Builtins {
                     self.made.insert((key, tap), made);
                 }
                 log::debug!(
-                    "{key}: {name}, {verb:?}, took {:.1?}: {}",
-                    since.elapsed(),
+                    "{key}: {name}, {verb:?}, took {} µs: {}",
+                    since.elapsed().as_micros(),
                     success.done
                 );
                 match written {

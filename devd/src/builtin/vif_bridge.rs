@@ -83,8 +83,8 @@ impl Attach {
 /// The bridge of this name; without a name the first one there is.
 fn find_bridge(links: &mut Links, wanted: &[u8]) -> Result<Link, Failure> {
     if wanted.is_empty() {
-        let bridges = links.bridges().step(|| "list the bridges".into())?;
-        return bridges.into_iter().next().ok_or_else(|| {
+        let first = links.first_bridge().step(|| "list the bridges".into())?;
+        return first.ok_or_else(|| {
             Failure::new("the device names no bridge, and this domain has none: make one")
         });
     }
