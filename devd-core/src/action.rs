@@ -3,7 +3,9 @@
 use crate::{DeviceKey, Domid, Reason, Want};
 
 /// Something for the daemon to do. None of them waits for another: carry them out in their
-/// order.
+/// order. If the store refuses what [`Reset`](Self::Reset), [`MarkConnected`](Self::MarkConnected)
+/// or [`Fail`](Self::Fail) is to write to `hotplug-status`, call
+/// [`handle_mark_refused`](crate::Dispatcher::handle_mark_refused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Look these facts up, then call

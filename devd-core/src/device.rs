@@ -99,6 +99,9 @@ pub(crate) struct Device {
     pub(crate) slow: bool,
     /// What its hook had said when that was last looked up.
     pub(crate) hotplug: HotplugStatus,
+    /// What `hotplug-status` is to say and the store has refused to let it say, or may have:
+    /// until that is there, what is there tells nothing.
+    pub(crate) owed: Option<HotplugStatus>,
     /// Tries that have failed, since the last that did not, be it for another device of this
     /// name: whoever replaces devices that fail waits no less than who does not.
     pub(crate) failures: u8,
@@ -144,6 +147,7 @@ impl Device {
             vanished: false,
             slow: false,
             hotplug: HotplugStatus::Silent,
+            owed: None,
             failures: 0,
             unstarted: 0,
             refusals: 0,
@@ -172,9 +176,10 @@ impl Device {
     }
 
     /// Is this another device than the one whose hook has failed? That failure is in the store
-    /// until the hook is run again.
+    /// until the hook is run again, if the store has not refused it.
     pub(crate) fn is_unmarked(&self, hotplug: HotplugStatus) -> bool {
-        self.failures > 0 && self.touched == Touched::Yes && hotplug == HotplugStatus::Silent
+        let failed = self.failures > 0 && self.touched == Touched::Yes;
+        failed && self.owed.is_none() && hotplug == HotplugStatus::Silent
     }
 
     /// Takes note of what a look has found.
@@ -191,6 +196,7 @@ impl Device {
         }
         if seen.want.contains(Want::HOTPLUG) {
             self.hotplug = seen.hotplug;
+            self.owed = self.owed.filter(|owed| *owed != seen.hotplug);
         }
         let facts = seen.want.contains(Want::HOOK) && self.state.is_some();
         if facts && !is_hollow(seen) && self.may_learn() {
@@ -299,6 +305,7 @@ impl Device {
         self.vanished = false;
         self.slow = false;
         self.hotplug = HotplugStatus::Silent;
+        self.owed = None;
         self.closed_at = None;
         self.hook = None;
         self.unstarted = 0;

@@ -222,6 +222,24 @@ impl Dispatcher {
         self.set_timer(Owner::Look(index), now, wait);
     }
 
+    /// The store did not let `hotplug-status` say this, or nobody knows whether it did. To be
+    /// called before the next action is asked for.
+    pub fn handle_mark_refused(&mut self, key: DeviceKey, mark: HotplugStatus, now: Time) {
+        let Some(index) = self.registry.find(key) else { return };
+        let device = self.registry.device_mut(index);
+        device.owed = Some(mark);
+        let stays = match device.phase {
+            Phase::Attached => true,
+            Phase::Failed(reason) => !reason.may_pass(),
+            _ => false,
+        };
+        // What is tried again is marked again.
+        if stays {
+            let wait = self.count_failure(index);
+            self.set_timer(Owner::Device(index), now, wait);
+        }
+    }
+
     /// The device's hook has ended, or could not be started.
     pub fn handle_hook_end(&mut self, key: DeviceKey, end: HookEnd, now: Time) {
         if let Some(index) = self.registry.find(key) {
@@ -506,9 +524,12 @@ impl Dispatcher {
                 _ => continue,
             };
             self.running += 1;
-            let marked = device.hotplug == HotplugStatus::Refused || device.failures > 0;
+            let marked = device.hotplug == HotplugStatus::Refused
+                || device.failures > 0
+                || device.owed.is_some();
             if marked && device.phase == Phase::Attaching(Run::Running) {
                 let key = device.key;
+                device.owed = None;
                 self.act(Action::Reset(key));
             }
             self.run_hook(index, now);

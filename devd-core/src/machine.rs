@@ -22,7 +22,7 @@ impl Dispatcher {
         self.learn(index, sight);
         let device = self.registry.device(index);
         let Device { key, phase, touched, hurried, hotplug, .. } = *device;
-        let (server, lacks) = (key.kind.server(), device.lacks());
+        let (server, lacks, owed) = (key.kind.server(), device.lacks(), device.owed.is_some());
         let unmarked = device.is_unmarked(HotplugStatus::Silent);
         match (phase, sight) {
             (Phase::Waiting, Sight::Gone) => self.leave(index, true, now),
@@ -105,7 +105,9 @@ impl Dispatcher {
             {
                 self.replace(index, sight, now);
             }
-            (Phase::Attached, Sight::Early | Sight::Ready { .. } | Sight::Reopening) => {}
+            (Phase::Attached, Sight::Early | Sight::Ready { .. } | Sight::Reopening) => {
+                self.mark_again(index);
+            }
             (Phase::Attached, Sight::Closing) => self.see_to_close(index, now),
             (Phase::Attached, Sight::Closed) => self.leave(index, false, now),
 
@@ -137,16 +139,21 @@ impl Dispatcher {
                 Reason::NoScript | Reason::NoType | Reason::Hook(HookFailure::BadName) => {
                     self.begin(index, sight, now);
                 }
-                Reason::Hook(_) if hotplug == HotplugStatus::Connected => {
+                Reason::Hook(_) if hotplug == HotplugStatus::Connected && !owed => {
                     self.attached(index, Notice::Adopted);
                 }
                 // Without its QEMU it could not have become like this.
                 Reason::Lost if !connected || self.is_taken_up(index) => {
                     self.begin_anew(index, sight, now);
                 }
+                // The store has refused to say so.
+                Reason::Lost if owed => self.fail(index, reason, now),
                 Reason::Hook(_) | Reason::Service(_) | Reason::Lost => {}
             },
             (Phase::Failed(_), Sight::Closing) => self.see_to_close(index, now),
+            (Phase::Failed(Reason::Lost), Sight::Reopening) if owed => {
+                self.fail(index, Reason::Lost, now);
+            }
             (Phase::Failed(_), Sight::Reopening) => {}
             (Phase::Failed(_), Sight::Closed) => self.leave(index, false, now),
         }
@@ -204,7 +211,7 @@ impl Dispatcher {
     fn begin_hook(&mut self, index: u32, connected: bool, hotplug: HotplugStatus, now: Time) {
         let device = self.registry.device_mut(index);
         let network = device.key.kind.server() == Server::NetworkHook;
-        if hotplug == HotplugStatus::Connected {
+        if hotplug == HotplugStatus::Connected && device.owed.is_none() {
             device.touched = Touched::Yes;
             self.attached(index, Notice::Adopted);
         } else if connected && !network {
@@ -269,7 +276,8 @@ impl Dispatcher {
             // Its backend had taken it up when its hook ran: no backend goes back behind that.
             Sight::Early => device.has_hook(),
             Sight::Ready { connected, hotplug } => {
-                device.has_hook() && !connected && hotplug == HotplugStatus::Silent
+                let silent = hotplug == HotplugStatus::Silent && device.owed.is_none();
+                device.has_hook() && !connected && silent
             }
             Sight::Gone | Sight::Closing | Sight::Reopening | Sight::Closed => false,
         }
@@ -280,15 +288,27 @@ impl Dispatcher {
         let device = self.registry.device_mut(index);
         device.phase = Phase::Attached;
         device.failures = 0;
+        device.owed = None;
         self.report(index, notice);
+    }
+
+    /// Says of a served device what the store has refused to say before.
+    fn mark_again(&mut self, index: u32) {
+        let device = self.registry.device_mut(index);
+        let key = device.key;
+        if device.owed.take().is_some() {
+            self.clear_timer(Owner::Device(index));
+            self.act(Action::MarkConnected(key));
+        }
     }
 
     pub(crate) fn fail(&mut self, index: u32, reason: Reason, now: Time) {
         let device = self.registry.device_mut(index);
-        if device.phase == Phase::Failed(reason) && !reason.may_pass() {
+        if device.phase == Phase::Failed(reason) && !reason.may_pass() && device.owed.is_none() {
             return; // Looked at again, and nothing has been put right.
         }
         let key = device.key;
+        device.owed = None;
         device.phase = Phase::Failed(reason);
         // What a look finds before the store says so looks like another device.
         device.void_look();
@@ -561,11 +581,11 @@ impl Dispatcher {
                 self.look(index);
             }
             Phase::Detaching(Run::Queued) => self.enqueue(index, now),
+            // The store had refused to say so.
+            Phase::Attached | Phase::Failed(_) => self.look(index),
             // They have none.
-            Phase::Failed(_)
-            | Phase::Attaching(Run::Queued | Run::Ended)
+            Phase::Attaching(Run::Queued | Run::Ended)
             | Phase::Starting
-            | Phase::Attached
             | Phase::Detaching(Run::Ended)
             | Phase::Removing => {}
         }

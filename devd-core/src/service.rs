@@ -282,6 +282,7 @@ impl Dispatcher {
         let device = self.registry.device(index);
         self.registry.guest(device.guest).service == ServiceState::Running
             && device.hotplug == HotplugStatus::Connected
+            && device.owed.is_none()
     }
 
     /// The device needs its guest's QEMU.

@@ -77,6 +77,11 @@ impl Hand {
         self.actions()
     }
 
+    fn mark_refused(&mut self, key: DeviceKey, mark: HotplugStatus) {
+        self.dispatcher.handle_mark_refused(key, mark, self.time());
+        assert_eq!(self.actions(), []);
+    }
+
     fn service(&mut self, event: ServiceEvent) -> Vec<Action> {
         self.dispatcher.handle_service(1, event, self.time());
         self.actions()
@@ -497,4 +502,124 @@ fn a_removal_hook_that_cannot_be_started_is_tried_again_before_the_device_is_let
     let failure = Notice::RemovalHook(HookFailure::Spawn(11));
     assert!(hand.hook_ends(VBD, refused).contains(&Action::Report(VBD, failure)));
     assert_eq!(hand.wait(200), [Action::Remove(VBD)]);
+}
+
+const FAILURE: HookEnd = HookEnd::Failure(HookFailure::Exit(1));
+
+/// A device whose hook has failed, which the store has refused to say; looked at since.
+fn failed_and_unmarked(key: DeviceKey, seen: HotplugStatus) -> Hand {
+    let mut hand = Hand::new();
+    hand.look(key, silent(State::InitWait));
+    let failed = Action::Fail(key, Reason::Hook(HookFailure::Exit(1)));
+    assert!(hand.hook_ends(key, FAILURE).contains(&failed));
+    hand.mark_refused(key, HotplugStatus::Refused);
+    hand.seen(key, facts(State::InitWait, seen));
+    hand
+}
+
+#[test]
+fn a_failed_device_that_the_store_did_not_let_be_marked_is_not_taken_for_another() {
+    for key in [VIF, VBD] {
+        let mut hand = failed_and_unmarked(key, HotplugStatus::Silent);
+        for wait in [1_000, 2_000, 4_000] {
+            hand.wait(wait);
+            let actions = hand.seen(key, silent(State::InitWait));
+            assert_eq!(actions, [Action::Reset(key), Action::RunHook(key)]);
+            assert_eq!(hand.dispatcher.hook(key).map(|hook| hook.verb), Some(Verb::Add));
+            hand.hook_ends(key, FAILURE);
+            hand.mark_refused(key, HotplugStatus::Refused);
+            hand.seen(key, silent(State::InitWait));
+        }
+    }
+}
+
+#[test]
+fn a_look_that_began_before_a_failure_was_marked_does_not_see_another_device() {
+    let mut hand = Hand::new();
+    hand.look(VBD, silent(State::InitWait));
+    hand.event(VBD);
+    hand.actions();
+    hand.hook_ends(VBD, FAILURE);
+    hand.wait(1_000);
+    let actions = hand.seen(VBD, silent(State::InitWait));
+    assert!(matches!(actions[..], [Action::Observe(VBD, _)]), "{actions:?}");
+}
+
+#[test]
+fn a_mark_that_is_there_although_the_store_has_not_said_so_tells_the_next_device() {
+    let mut hand = failed_and_unmarked(VBD, HotplugStatus::Refused);
+    hand.wait(1_000);
+    assert!(hand.seen(VBD, silent(State::InitWait)).contains(&Action::RunHook(VBD)));
+    assert_eq!(hand.dispatcher.hook(VBD).map(|hook| hook.verb), Some(Verb::Remove));
+}
+
+#[test]
+fn a_hook_that_failed_after_it_had_said_connected_has_failed_whether_the_store_says_so_or_not() {
+    let mut hand = failed_and_unmarked(VIF, HotplugStatus::Connected);
+    assert_eq!(hand.phase(VIF), Some(Phase::Failed(Reason::Hook(HookFailure::Exit(1)))));
+    hand.wait(1_000);
+    let actions = hand.seen(VIF, facts(State::InitWait, HotplugStatus::Connected));
+    assert_eq!(actions, [Action::Reset(VIF), Action::RunHook(VIF)]);
+}
+
+#[test]
+fn a_served_disk_that_the_store_did_not_let_be_marked_stays_and_is_marked_later() {
+    let mut hand = Hand::new();
+    hand.look(VBD, silent(State::InitWait));
+    hand.hook_ends(VBD, HookEnd::Success);
+    let mark = Action::MarkConnected(VBD);
+    assert!(hand.seen(VBD, silent(State::InitWait)).contains(&mark));
+    hand.mark_refused(VBD, HotplugStatus::Connected);
+    // Whatever calls for a look, and if nothing does, after 1, 2, 4 … s.
+    assert_eq!(hand.look(VBD, silent(State::InitWait)), [mark]);
+    for wait in [2_000, 4_000] {
+        hand.mark_refused(VBD, HotplugStatus::Connected);
+        assert_eq!(hand.wait(wait - 1), []);
+        assert!(matches!(hand.wait(1)[..], [Action::Observe(VBD, _)]));
+        assert_eq!(hand.seen(VBD, silent(State::Connected)), [mark]);
+    }
+    assert_eq!(hand.dispatcher.poll_timeout(), None);
+}
+
+#[test]
+fn a_reason_that_the_store_did_not_let_be_told_is_told_later() {
+    let mut hand = Hand::new();
+    let bare = Observation { script: None, ..silent(State::InitWait) };
+    let failed = Action::Fail(VBD, Reason::NoScript);
+    assert!(hand.look(VBD, bare).contains(&failed));
+    hand.mark_refused(VBD, HotplugStatus::Refused);
+    hand.wait(1_000);
+    assert!(hand.seen(VBD, bare).contains(&failed));
+    hand.seen(VBD, Observation { hotplug: HotplugStatus::Refused, ..bare });
+    assert_eq!(hand.wait(60_000), []);
+}
+
+#[test]
+fn a_lost_disk_that_the_store_did_not_let_be_marked_stays_lost() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    let connected = facts(State::Connected, HotplugStatus::Connected);
+    let failed = Action::Fail(QDISK, Reason::Lost);
+    assert!(hand.seen(QDISK, connected).contains(&failed));
+    hand.mark_refused(QDISK, HotplugStatus::Refused);
+
+    let other = DeviceKey { devid: 1, ..QDISK };
+    hand.look(other, silent(State::Initialising));
+    hand.wait(1_000);
+    hand.service(ServiceEvent::Ready);
+    assert!(hand.seen(QDISK, connected).contains(&failed));
+    assert_eq!(hand.phase(QDISK), Some(Phase::Failed(Reason::Lost)));
+}
+
+#[test]
+fn a_mark_of_another_device_that_the_store_did_not_take_back_is_not_believed() {
+    let mut hand = Hand::new();
+    hand.attach(VBD);
+    hand.look(VBD, silent(State::InitWait));
+    hand.hook_ends(VBD, HookEnd::Success);
+    let stale = facts(State::InitWait, HotplugStatus::Connected);
+    assert!(hand.seen(VBD, stale).contains(&Action::Reset(VBD)));
+    hand.mark_refused(VBD, HotplugStatus::Silent);
+    assert_eq!(hand.seen(VBD, stale), [Action::Reset(VBD), Action::RunHook(VBD)]);
 }

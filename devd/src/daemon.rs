@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use devd_core::{
-    Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, Notice, Phase,
-    ServiceEvent, ServiceFailure, Settings, Time,
+    Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, HotplugStatus, Notice,
+    Phase, ServiceEvent, ServiceFailure, Settings, Time,
 };
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -356,17 +356,21 @@ impl<'a> Daemon<'a> {
                 let stopped = self.qemus.stop(client, domid, now);
                 self.service_answered(domid, stopped, now)?;
             }
-            Action::Reset(key) => executor::reset(client, key)?,
-            Action::MarkConnected(key) => executor::mark_connected(client, key)?,
+            Action::Reset(key) => {
+                let written = executor::reset(client, key);
+                self.marked(key, HotplugStatus::Silent, written, now)?;
+            }
+            Action::MarkConnected(key) => {
+                let written = executor::mark_connected(client, key);
+                self.marked(key, HotplugStatus::Connected, written, now)?;
+            }
             Action::MarkDetached(key) => executor::mark_detached(client, key)?,
             Action::Fail(key, reason) => {
                 let said = self.hooks.builtins().take_words(key);
                 let script = self.dispatcher.script(key).unwrap_or_default();
                 let text = said.unwrap_or_else(|| self.surroundings.reason(reason, script));
-                match executor::fail(client, key, &text)? {
-                    said if said == text => log::error!("{key}: not served: {text}"),
-                    said => log::error!("{key}: not served: {text}: {}", said.escape_debug()),
-                }
+                let written = executor::fail(client, key, &text);
+                self.marked(key, HotplugStatus::Refused, written, now)?;
             }
             Action::Close(key) => executor::close(client, key)?,
             Action::Rewind(key) => self.qemus.rewind(client, key)?,
@@ -414,6 +418,20 @@ impl<'a> Daemon<'a> {
             | Action::ForgetGuest(_) => dry_run::say(action),
         }
         Ok(())
+    }
+
+    /// Tells the dispatcher of a mark that is not, or may not be, in the store.
+    fn marked(
+        &mut self,
+        key: DeviceKey,
+        mark: HotplugStatus,
+        written: Result<bool, Error>,
+        now: Time,
+    ) -> Result<(), Error> {
+        if !matches!(written, Ok(true)) {
+            self.dispatcher.handle_mark_refused(key, mark, now);
+        }
+        written.map(drop)
     }
 
     fn run_hook(&mut self, key: DeviceKey, now: Time) -> Result<(), Error> {

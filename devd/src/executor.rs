@@ -180,8 +180,8 @@ fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Err
     }
 }
 
-/// Takes an earlier failure back before the next try.
-pub(crate) fn reset(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+/// Takes an earlier failure back before the next try. False if the store refused.
+pub(crate) fn reset(client: &mut Client, key: DeviceKey) -> Result<bool, Error> {
     tell(
         client,
         key,
@@ -195,8 +195,8 @@ pub(crate) fn reset(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
     )
 }
 
-/// Says for a hook that its work is done.
-pub(crate) fn mark_connected(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
+/// Says for a hook that its work is done. False if the store refused.
+pub(crate) fn mark_connected(client: &mut Client, key: DeviceKey) -> Result<bool, Error> {
     tell(
         client,
         key,
@@ -220,10 +220,10 @@ pub(crate) fn mark_detached(client: &mut Client, key: DeviceKey) -> Result<(), E
     }
 }
 
-/// Says why the device is not served, unless its hook has said so. Returns what stands there.
-pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<String, Error> {
+/// Says why the device is not served, unless its hook has said so. False if the store refused.
+pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<bool, Error> {
     let mut said = reason.to_owned();
-    tell(
+    let marked = tell(
         client,
         key,
         "report its failure",
@@ -253,8 +253,13 @@ pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<
             }
             transaction.write(format!("{directory}/hotplug-status"), "error")
         },
-    )?;
-    Ok(said)
+    );
+    if said == reason {
+        log::error!("{key}: not served: {reason}");
+    } else {
+        log::error!("{key}: not served: {reason}: {}", said.escape_debug());
+    }
+    marked
 }
 
 /// Closes a device that nobody else is there to close.
@@ -266,6 +271,7 @@ pub(crate) fn close(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
         |state| state == State::Closing,
         |transaction, directory| transaction.write(format!("{directory}/state"), "6"),
     )
+    .map(drop)
 }
 
 /// Lets the next QEMU take up a device that the last one had not connected.
@@ -278,21 +284,22 @@ pub(crate) fn rewind(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
     rewound.map(drop)
 }
 
-/// Changes a device that is there; that it is not is no failure. A refusal is logged.
+/// Changes a device that is there; that it is not is no failure. False if the store refused,
+/// which is logged.
 fn tell(
     client: &mut Client,
     key: DeviceKey,
     what: &str,
     when: fn(State) -> bool,
     body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     match change(client, key, when, body) {
         Err(error) if error.ends_connection() => Err(error),
         Err(error) => {
             log::error!("{key}: cannot {what}: {error}");
-            Ok(())
+            Ok(false)
         }
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
     }
 }
 

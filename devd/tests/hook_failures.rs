@@ -5,7 +5,9 @@ mod support;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use support::{Device, World, process, wait_until};
+use support::{DOMID, Device, World, process, wait_until};
+use xs_client::embedded::Fault;
+use xs_proto::{ErrorCode, MessageType};
 
 #[test]
 fn a_hook_that_fails_is_reported_and_tried_again_until_it_does_well() {
@@ -33,6 +35,37 @@ fn a_hook_that_fails_is_reported_and_tried_again_until_it_does_well() {
     fs::remove_file(broken).unwrap();
     world.wait_connected(&device);
     assert_eq!(world.node(&device, "hotplug-error"), None);
+}
+
+#[test]
+fn a_failure_that_the_store_refuses_to_keep_is_tried_again_and_the_device_not_taken_for_another() {
+    let world = World::new();
+    let broken = world.file("broken");
+    fs::write(&broken, "").unwrap();
+    world.hook("vif-bridge", "[ -e $DIR/broken ] && exit 3; call connect");
+    world.hook("block", "[ -e $DIR/broken ] && exit 3; call connect");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    // The hooks write nothing yet.
+    let marks = Fault::error(ErrorCode::NoSpc).on(MessageType::Write).of_domain(DOMID);
+    world.store.inject(marks.at(|path| path.ends_with(b"/hotplug-status")).always());
+    let devices = [Device::vif(3, 0), Device::vbd(3, 51712)];
+    world.attach_all(&devices);
+    devices.iter().for_each(|device| {
+        world.wait_run(device, 3);
+    });
+    let refused = "cannot report its failure: the store refuses the request: ENOSPC";
+    wait_until("the third failure of both", || world.logged(refused) >= 6);
+    for device in &devices {
+        assert_ne!(world.node(device, "hotplug-status").as_deref(), Some("error"));
+        let calls = world.calls(device);
+        assert!(calls.iter().all(|call| *call == calls[0]), "{calls:?}");
+    }
+    assert_eq!(world.logged("another device has taken its place"), 0, "{}", world.log());
+
+    world.store.clear_faults();
+    fs::remove_file(broken).unwrap();
+    devices.iter().for_each(|device| world.wait_connected(device));
 }
 
 #[test]

@@ -65,6 +65,8 @@ struct People {
     max_hooks: usize,
     /// Are actions carried out as soon as they are there?
     eager: bool,
+    /// Does the store refuse to let `hotplug-status` say anything?
+    refuses: bool,
     closing: bool,
     /// Devices that the dispatcher was told of.
     named: BTreeSet<DeviceKey>,
@@ -87,6 +89,7 @@ impl People {
             now: Time::from_millis(1_000),
             max_hooks,
             eager: settings & 4 == 0,
+            refuses: settings & 8 != 0,
             closing: false,
             named: BTreeSet::new(),
             looks: BTreeMap::new(),
@@ -278,12 +281,12 @@ impl People {
                 self.check_known(key);
                 assert!(self.removals.insert(key), "{key} is removed twice at once");
             }
-            Action::Reset(key)
-            | Action::MarkConnected(key)
-            | Action::MarkDetached(key)
-            | Action::Fail(key, _)
-            | Action::Close(key)
-            | Action::Rewind(key) => assert!(self.named.contains(&key)),
+            Action::Reset(key) => self.mark(key, HotplugStatus::Silent),
+            Action::MarkConnected(key) => self.mark(key, HotplugStatus::Connected),
+            Action::Fail(key, _) => self.mark(key, HotplugStatus::Refused),
+            Action::MarkDetached(key) | Action::Close(key) | Action::Rewind(key) => {
+                assert!(self.named.contains(&key))
+            }
             Action::Report(key, notice) => {
                 assert!(self.named.contains(&key));
                 assert!(notice != Notice::Gone || !self.hooks.contains_key(&key));
@@ -301,6 +304,13 @@ impl People {
             Action::ForgetGuest(_) => {}
         }
         true
+    }
+
+    fn mark(&mut self, key: DeviceKey, mark: HotplugStatus) {
+        assert!(self.named.contains(&key));
+        if self.refuses {
+            self.dispatcher.handle_mark_refused(key, mark, self.now);
+        }
     }
 
     fn check_known(&self, key: DeviceKey) {

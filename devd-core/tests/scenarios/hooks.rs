@@ -66,6 +66,30 @@ fn a_network_hook_must_say_that_it_is_done_and_a_block_hook_need_not() {
 }
 
 #[test]
+fn a_store_that_refuses_every_mark_makes_no_hook_run_more_often_or_less() {
+    let mut world = World::calm();
+    world.refuse_marks = true;
+    let vif = world.create(&Spec::new(Kind::Vif, 1, 0, "fails-2"));
+    let vbd = world.create(&Spec::new(Kind::Vbd, 1, 0, "mute"));
+    world.run(10_000);
+    world.lose_events();
+    world.run(10_000);
+    assert_eq!(world.hooks_of(vif), ["add", "add", "add"]);
+    assert_eq!(world.hooks_of(vbd), ["add"]);
+    assert_eq!(world.hotplug(vbd), Some(""));
+    world.refuse_marks = false;
+    world.settle_well();
+    for key in [vif, vbd] {
+        assert!(world.is_served(key));
+        assert!(!world.notices_of(key).contains(&Notice::Replaced));
+        world.detach(key, true);
+        world.settle_well();
+        assert!(world.is_gone(key));
+        assert_eq!(world.hooks_of(key).iter().filter(|hook| **hook == "remove").count(), 1);
+    }
+}
+
+#[test]
 fn a_hook_that_hangs_is_ended_and_tried_again() {
     for script in ["hangs-1", "deaf-1"] {
         let mut world = World::calm();

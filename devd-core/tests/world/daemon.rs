@@ -266,17 +266,27 @@ impl World {
             Action::FindService(domid) => self.find_qemu(domid),
             Action::StartService(domid) => self.start_qemu(domid),
             Action::StopService(domid) => self.stop_qemu(domid),
-            Action::Reset(key) => self.store.set_hotplug(key, Some("")),
+            Action::Reset(key) => {
+                self.mark(key, Some(""));
+            }
             Action::MarkConnected(key) => {
-                self.store.set_hotplug(key, Some("connected"));
-                self.ledger.recorded(key, Verb::Add);
+                if self.mark(key, Some("connected")) {
+                    self.ledger.recorded(key, Verb::Add);
+                }
             }
             Action::MarkDetached(key) => {
-                self.store.set_hotplug(key, None);
-                self.ledger.recorded(key, Verb::Remove);
+                if !self.chance.mishap(20) {
+                    self.store.set_hotplug(key, None);
+                    self.ledger.recorded(key, Verb::Remove);
+                }
             }
             Action::Fail(key, reason) => {
-                self.store.set_hotplug(key, Some("error"));
+                let kept = self.mark(key, Some("error"));
+                if reason == Reason::Lost
+                    && let Some(directory) = self.store.get(key)
+                {
+                    self.qemus.told(directory.life, self.daemon.number, kept);
+                }
                 self.daemon.failures.push((key, reason));
             }
             Action::Close(key) if self.state(key) == Some(5) => self.store.set_state(key, 6),
@@ -292,6 +302,25 @@ impl World {
             Action::Report(key, notice) => self.daemon.notices.push((key, notice)),
         }
         self.after_input();
+    }
+
+    /// Writes to `hotplug-status`, if the store lets it. What the daemon is told of as refused
+    /// may have been written, and the reply lost.
+    fn mark(&mut self, key: DeviceKey, word: Option<&'static str>) -> bool {
+        let refused = self.refuse_marks || self.chance.mishap(8);
+        let written = !refused || self.chance.one_in(4);
+        if written {
+            self.store.set_hotplug(key, word);
+        }
+        if word == Some("connected") {
+            self.ledger.set_owed(key, refused);
+        }
+        if refused {
+            let mark = HotplugStatus::parse(word.map(str::as_bytes));
+            self.trace(|| format!("{key}: {mark:?} is refused, written: {written}"));
+            self.dispatch(|dispatcher, now| dispatcher.handle_mark_refused(key, mark, now));
+        }
+        written
     }
 
     /// A mark that is meant for one device is put on another that has just taken its place.

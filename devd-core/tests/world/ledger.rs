@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use devd_core::{DeviceKey, HookEnd, Server, Verb};
 
-use super::hooks::Process;
+use super::hooks::{Manner, Process};
 use super::store::{Life, Store};
 
 /// What a device's hooks have left behind.
@@ -32,6 +32,12 @@ struct Account {
     /// ran for, or has got a mark that was meant for that one: nothing in the store tells whose
     /// work it is.
     mistaken: bool,
+    /// The daemon has not been able to record it: that no word of it is there does not tell this
+    /// device from one that has taken its place.
+    owed: bool,
+    /// The add hook ended without a word, and unseen, or with that of an earlier try, which the
+    /// store did not let go of: it may have failed.
+    unsure: bool,
     /// The removal hook's end is in the store.
     removal_recorded: bool,
     /// No hook has been run for this device.
@@ -47,6 +53,8 @@ impl Account {
             recorded: false,
             unseen: false,
             mistaken: false,
+            owed: false,
+            unsure: false,
             removal_recorded: false,
             fresh: true,
         }
@@ -99,6 +107,8 @@ impl Ledger {
             let unseen = self.accounts.get(&key).is_some_and(|account| account.unseen);
             let account = Account { unseen, mistaken: named, ..Account::new(daemon) };
             self.accounts.insert(key, account);
+        } else if let Some(account) = self.accounts.get_mut(&key) {
+            account.mistaken |= account.owed;
         }
     }
 
@@ -116,7 +126,8 @@ impl Ledger {
             Verb::Add => {
                 let same_life = account.life == hook.life;
                 let known = same_daemon || same_life && account.recorded;
-                if account.work == Work::Placed && known && !account.mistaken {
+                let placed = account.work == Work::Placed && !account.unsure;
+                if placed && known && !account.mistaken {
                     Err(format!("{key}: the add hook runs a second time"))
                 } else {
                     Ok(())
@@ -142,8 +153,11 @@ impl Ledger {
             account.work = Work::Tried;
             account.life = hook.life;
             account.recorded = false;
-            account.mistaken = false;
+            // What another's hook has told blkback stays.
+            account.mistaken &= directory.is_some_and(|directory| directory.physical_device);
             account.unseen = false;
+            account.unsure = false;
+            account.owed = false;
         }
         account.removal_recorded = false;
         account.fresh = false;
@@ -165,8 +179,10 @@ impl Ledger {
         match hook.verb {
             Verb::Add if hook.has_done_it(end) => {
                 account.work = Work::Placed;
-                account.recorded =
-                    directory.is_some_and(|directory| directory.hotplug == Some("connected"));
+                let word = directory.and_then(|directory| directory.hotplug);
+                account.recorded = word == Some("connected");
+                account.unsure =
+                    hook.manner == Manner::Mute && (hook.found || word == Some("error"));
             }
             Verb::Add => account.work = Work::Tried,
             Verb::Remove => account.work = Work::Nothing,
@@ -178,6 +194,8 @@ impl Ledger {
     pub(crate) fn not_started(&mut self, key: DeviceKey, verb: Verb, daemon: u32) {
         let account = self.accounts.entry(key).or_insert_with(|| Account::new(0));
         match verb {
+            // One that an earlier daemon has run has done it.
+            Verb::Add if account.work == Work::Placed && account.daemon != daemon => {}
             Verb::Add => {
                 account.daemon = daemon;
                 account.work = Work::Tried;
@@ -207,6 +225,13 @@ impl Ledger {
     /// The daemon has put a mark on a device that was meant for the one before it.
     pub(crate) fn mistake(&mut self, key: DeviceKey) {
         self.accounts.entry(key).or_insert_with(|| Account::new(0)).mistaken = true;
+    }
+
+    /// The store has let the daemon record the end of an add hook, or has refused.
+    pub(crate) fn set_owed(&mut self, key: DeviceKey, owed: bool) {
+        if let Some(account) = self.accounts.get_mut(&key) {
+            account.owed = owed;
+        }
     }
 
     /// The daemon has recorded the end of an add hook, or of a removal hook.

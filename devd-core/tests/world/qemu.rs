@@ -31,6 +31,8 @@ pub(crate) struct Qemus {
     started: u32,
     /// The rings that are connected, and the QEMU that has connected each.
     rings: BTreeMap<Life, u32>,
+    /// Lives that are lost and of which the store has not let a daemon, this one, say so.
+    untold: BTreeMap<Life, u32>,
     /// Guests with nodes of a QEMU in the store.
     pub(crate) nodes: BTreeSet<Domid>,
 }
@@ -76,6 +78,20 @@ impl Qemus {
         self.rings.get(&life).is_some_and(|id| !self.is(key.domid, *id))
     }
 
+    /// This daemon says of a device that it is lost; the store keeps that, or refuses to.
+    pub(crate) fn told(&mut self, life: Life, daemon: u32, kept: bool) {
+        if kept {
+            self.untold.remove(&life);
+        } else {
+            self.untold.insert(life, daemon);
+        }
+    }
+
+    /// Is this all that this daemon can know: it was connected, and a QEMU runs?
+    pub(crate) fn is_doubtful(&self, life: Life, daemon: u32) -> bool {
+        self.untold.get(&life).is_some_and(|other| *other != daemon)
+    }
+
     /// Nobody has told the daemon of this device: it cannot know that it has lost its QEMU.
     pub(crate) fn forgive(&mut self, life: Life) {
         self.rings.remove(&life);
@@ -94,6 +110,8 @@ impl Qemus {
             self.rings.remove(&life);
         }
         let lost = self.is_lost(key, life);
+        let daemon = self.get(key.domid).map_or(0, |process| process.daemon);
+        let doubtful = self.is_doubtful(life, daemon);
         let Some(process) = self.processes.get_mut(&key.domid) else { return Ok(()) };
         if process.stage == Stage::Starting {
             return Ok(());
@@ -101,7 +119,7 @@ impl Qemus {
         if process.served.get(&key) != Some(&life) {
             // Shares it takes as they come, disks only if nobody has begun with them.
             if if key.kind == Kind::P9 { state < 5 } else { state == 1 } {
-                if lost {
+                if lost && !doubtful {
                     return Err(format!("{key} was lost with its QEMU and is given to another"));
                 }
                 process.served.insert(key, life);

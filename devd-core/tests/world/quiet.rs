@@ -80,6 +80,9 @@ impl World {
         let Some(phase) = self.phase(key) else {
             return Err(format!("{key} is not known"));
         };
+        if key.kind.server() == Server::Qemu && self.is_in_doubt(key) {
+            return Ok(());
+        }
         if !self.store.is_wanted(key) {
             return Err(format!("{key} is not wanted and its directory stays: {phase:?}"));
         }
@@ -127,6 +130,14 @@ impl World {
             other.domid == key.domid
                 && other.kind == devd_core::Kind::P9
                 && (self.qemus.is_lost(other, directory.life) || directory.state == 6)
+        })
+    }
+
+    /// Can the daemon not know of a device of the same guest that it is lost?
+    fn is_in_doubt(&self, key: DeviceKey) -> bool {
+        self.store.list().any(|(other, directory)| {
+            let doubtful = self.qemus.is_doubtful(directory.life, self.daemon.number);
+            other.domid == key.domid && doubtful
         })
     }
 

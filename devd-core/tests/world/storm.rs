@@ -106,6 +106,11 @@ impl World {
                 };
                 self.fire(path);
             }
+            // Devices are there and not used yet.
+            26 => {
+                let millis = self.chance.number(0..=20_000);
+                self.hold_frontends(millis);
+            }
             _ => {}
         }
     }

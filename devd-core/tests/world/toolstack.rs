@@ -1,6 +1,6 @@
 //! The toolstack in dom0: makes devices, lets go of them, and does not wait for ever.
 
-use devd_core::{DeviceKey, Domid, Server};
+use devd_core::{DeviceKey, Domid, Notice, Server};
 
 use super::store::{Life, Spec};
 use super::{Happening, World, kernel};
@@ -14,6 +14,10 @@ impl World {
     pub(crate) fn create(&mut self, spec: &Spec) -> DeviceKey {
         self.trace(|| format!("toolstack: create {spec:?}"));
         self.store.create(spec);
+        // What a daemon finds in parts at its first look may be of two devices.
+        if !self.daemon.notices.contains(&(spec.key, Notice::Found)) {
+            self.ledger.known.remove(&spec.key);
+        }
         let daemon = if self.daemon.dispatcher.is_some() { self.daemon.number } else { 0 };
         self.ledger.created(spec.key, daemon, self.phase(spec.key).is_some());
         self.react();
@@ -36,14 +40,16 @@ impl World {
         self.trace(|| format!("toolstack: destroy {domid}"));
         for key in self.store.keys().into_iter().filter(|key| key.domid == domid) {
             self.store.set_frontend(key, None);
-            let Some(life) = self.store.get(key).map(|directory| directory.life) else { continue };
+            let Some(directory) = self.store.get(key) else { continue };
+            let (life, closed) = (directory.life, directory.state == 6);
             if offline {
                 self.store.write(key, "online", |directory| directory.online = false);
             }
             if key.kind.server() == Server::Qemu {
                 self.store.set_state(key, 6);
             }
-            self.wait_for(key, life, patient);
+            // Of what is closed already nothing happens that the daemon could hear of.
+            self.wait_for(key, life, patient && (offline || !closed));
         }
         self.react();
     }
