@@ -222,7 +222,7 @@ impl World {
                 self.dispatch(|dispatcher, now| dispatcher.handle_observation_refused(*key, now));
             }
             Answer::HookEnd(key, end) => {
-                self.ledger.heard(*key);
+                self.ledger.heard(*key, *end, &self.store);
                 self.dispatch(|dispatcher, now| dispatcher.handle_hook_end(*key, *end, now));
             }
             Answer::Service(domid, event) => {
@@ -248,8 +248,9 @@ impl World {
     /// Carries out one action.
     pub(crate) fn act(&mut self) {
         self.daemon.acting = false;
-        let Some(action) = self.daemon.dispatcher.as_mut().and_then(Dispatcher::poll_action) else {
-            return;
+        let Some(dispatcher) = &mut self.daemon.dispatcher else { return };
+        let Some(action) = dispatcher.poll_action() else {
+            return self.ledger.done();
         };
         self.trace(|| format!("{action:?}"));
         self.check_named(action);
@@ -275,7 +276,9 @@ impl World {
                 }
             }
             Action::MarkDetached(key) => {
-                if !self.chance.mishap(20) {
+                if self.chance.mishap(20) {
+                    self.ledger.not_recorded(key);
+                } else {
                     self.store.set_hotplug(key, None);
                     self.ledger.recorded(key, Verb::Remove);
                 }

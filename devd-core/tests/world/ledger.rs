@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use devd_core::{DeviceKey, HookEnd, Server, Verb};
+use devd_core::{DeviceKey, HookEnd, HookFailure, Server, Verb};
 
 use super::hooks::{Manner, Process};
 use super::store::{Life, Store};
@@ -38,7 +38,9 @@ struct Account {
     /// The add hook ended without a word, and unseen, or with that of an earlier try, which the
     /// store did not let go of: it may have failed.
     unsure: bool,
-    /// The removal hook's end is in the store.
+    /// The daemon has heard of the removal hook's end, and is to record it.
+    removal_due: bool,
+    /// The removal hook's end is in the store, or should be.
     removal_recorded: bool,
     /// No hook has been run for this device.
     fresh: bool,
@@ -55,6 +57,7 @@ impl Account {
             mistaken: false,
             owed: false,
             unsure: false,
+            removal_due: false,
             removal_recorded: false,
             fresh: true,
         }
@@ -159,6 +162,7 @@ impl Ledger {
             account.unsure = false;
             account.owed = false;
         }
+        account.removal_due = false;
         account.removal_recorded = false;
         account.fresh = false;
         account.daemon = hook.daemon;
@@ -204,10 +208,22 @@ impl Ledger {
         }
     }
 
-    /// The daemon hears of an add hook's end.
-    pub(crate) fn heard(&mut self, key: DeviceKey) {
+    /// The daemon hears of a hook's end, or that it could not be started.
+    pub(crate) fn heard(&mut self, key: DeviceKey, end: HookEnd, store: &Store) {
         if let Some(account) = self.accounts.get_mut(&key) {
             account.unseen = true;
+            let life = store.get(key).map(|directory| directory.life);
+            let same_life = life.is_some() && life == account.life;
+            let disk = key.kind.server() == Server::BlockHook;
+            let ran = !matches!(end, HookEnd::Failure(HookFailure::Spawn(_)));
+            account.removal_due = disk && same_life && ran && account.work == Work::Nothing;
+        }
+    }
+
+    /// The daemon has done all that follows from what it has heard.
+    pub(crate) fn done(&mut self) {
+        for account in self.accounts.values_mut() {
+            account.removal_recorded |= account.removal_due;
         }
     }
 
@@ -234,6 +250,13 @@ impl Ledger {
         }
     }
 
+    /// The store does not let the daemon record the end of a removal hook.
+    pub(crate) fn not_recorded(&mut self, key: DeviceKey) {
+        if let Some(account) = self.accounts.get_mut(&key) {
+            account.removal_due = false;
+        }
+    }
+
     /// The daemon has recorded the end of an add hook, or of a removal hook.
     pub(crate) fn recorded(&mut self, key: DeviceKey, verb: Verb) {
         let Some(account) = self.accounts.get_mut(&key) else { return };
@@ -247,6 +270,7 @@ impl Ledger {
     pub(crate) fn daemon_ends(&mut self, store: &Store) {
         self.known.clear();
         self.accounts.retain(|key, account| {
+            account.removal_due = false;
             let life = store.get(*key).map(|directory| directory.life);
             let known = account.life == life || account.mistaken;
             account.work == Work::Nothing || life.is_some() && known
