@@ -569,12 +569,17 @@ impl Dispatcher {
                 self.act(Action::KillHook(key));
             }
             Phase::Lingering => match device.look {
-                Look::Idle | Look::Refused => {
+                Look::Idle => {
                     device.phase = Phase::Removing;
                     self.act(Action::Remove(key));
                 }
                 // Something has happened. What the look finds sets another deadline.
-                Look::Asked | Look::Begun | Look::Stale | Look::Void | Look::Deferred => {}
+                Look::Asked
+                | Look::Begun
+                | Look::Stale
+                | Look::Void
+                | Look::Refused
+                | Look::Deferred => {}
             },
             Phase::Failed(reason @ Reason::Hook(_)) if reason.may_pass() => {
                 device.phase = Phase::Waiting;

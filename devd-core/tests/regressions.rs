@@ -623,3 +623,19 @@ fn a_mark_of_another_device_that_the_store_did_not_take_back_is_not_believed() {
     hand.mark_refused(VBD, HotplugStatus::Silent);
     assert_eq!(hand.seen(VBD, stale), [Action::Reset(VBD), Action::RunHook(VBD)]);
 }
+
+#[test]
+fn a_directory_is_not_removed_while_the_store_refuses_to_say_what_has_become_of_it() {
+    let mut hand = Hand::new();
+    let closed = Observation { online: false, ..silent(State::Closed) };
+    hand.look(VBD, closed);
+    hand.wait(150);
+    hand.event(VBD);
+    hand.actions();
+    hand.dispatcher.handle_observation_refused(VBD, hand.time());
+    assert_eq!(hand.wait(50), []);
+    assert!(matches!(hand.wait(50)[..], [Action::Observe(VBD, _)]));
+    hand.seen(VBD, closed);
+    assert_eq!(hand.wait(199), []);
+    assert_eq!(hand.wait(1), [Action::Remove(VBD)]);
+}
