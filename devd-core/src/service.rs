@@ -258,6 +258,8 @@ impl Dispatcher {
             // Frontends send nothing before the backend has connected, so a new QEMU finds
             // the rings as they were made. It takes up devices in state 1.
             self.act(Action::Rewind(key));
+            // Until it is as new, what the last QEMU has said of it is no word of the next one.
+            self.registry.device_mut(index).owed = Some(HotplugStatus::Silent);
         }
         self.want_service(index, Notice::Adopted, now);
     }
@@ -303,7 +305,7 @@ impl Dispatcher {
             return;
         }
         // QEMU says `connected` of what it takes up, and the daemon `error` of what is lost.
-        let taken_up = device.hotplug == HotplugStatus::Connected;
+        let taken_up = device.hotplug == HotplugStatus::Connected && device.owed.is_none();
         let lost = phase == Phase::Failed(Reason::Lost) || self.is_orphaned(index);
         if !taken_up || lost {
             self.act(Action::Close(key));

@@ -639,3 +639,27 @@ fn a_directory_is_not_removed_while_the_store_refuses_to_say_what_has_become_of_
     assert_eq!(hand.wait(199), []);
     assert_eq!(hand.wait(1), [Action::Remove(VBD)]);
 }
+
+#[test]
+fn a_disk_that_closes_before_it_was_made_new_for_the_next_qemu_is_closed_by_the_daemon() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    let actions = hand.seen(QDISK, facts(State::InitWait, HotplugStatus::Connected));
+    assert_eq!(actions, [Action::Rewind(QDISK)]);
+    assert_eq!(hand.wait(1_000), [Action::StartService(1)]);
+    // It was closing already: it says still what the last QEMU has said.
+    let closing = facts(State::Closing, HotplugStatus::Connected);
+    assert_eq!(hand.look(QDISK, closing), [Action::Close(QDISK)]);
+}
+
+#[test]
+fn a_disk_that_the_next_qemu_has_taken_up_is_closed_by_it() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    hand.seen(QDISK, facts(State::InitWait, HotplugStatus::Connected));
+    hand.wait(1_000);
+    hand.look(QDISK, silent(State::Initialising));
+    assert_eq!(hand.look(QDISK, facts(State::Closing, HotplugStatus::Connected)), []);
+}
