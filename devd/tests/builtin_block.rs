@@ -520,10 +520,39 @@ fn a_disk_stays_when_the_daemon_ends_before_blkback_has_opened_it() {
     world.detach(&device);
     world.wait_gone(&device);
     assert_eq!(disk::loops(&path), [""; 0]);
-    // One that was killed in that moment has lost it.
+    // One that was killed in that moment has lost it, be it to another file.
     world.attach(&device);
     world.wait_node(&device, "hotplug-status", "connected");
     devd.kill();
+    let name = world.node(&device, "node").unwrap();
+    let other = world.file("other.img");
+    disk::file(&other, 1 << 20);
+    let _other = Loop::at(&name, &other);
     let _devd = world.devd(BUILTIN);
     world.wait_logged("backend/vbd/3/51712: its loop device has lost its file");
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn a_disk_has_its_file_whatever_that_is_called_and_if_it_is_deleted() {
+    let (world, path, device) = with_disk();
+    let link = world.file("link.img");
+    symlink(&path, &link).unwrap();
+    let device = device.with("params", link.to_str().unwrap());
+    let other = disk_of(&world, 4, "deleted.img");
+    let deleted = world.file("deleted.img");
+    disk::file(&deleted, 1 << 20);
+    let _kernel = world.kernel();
+    let devd = world.devd(BUILTIN);
+    world.attach_all(&[device.clone(), other.clone()]);
+    // As blkback has them.
+    let _open = [&device, &other].map(|device| {
+        world.wait_connected(device);
+        File::open(world.node(device, "node").unwrap()).unwrap()
+    });
+    devd.kill();
+    fs::remove_file(&deleted).unwrap();
+    let devd = world.devd(BUILTIN);
+    wait_until("the end of the look", || process::threads(devd.pid()) == 1);
+    assert_eq!(world.logged("has lost its file"), 0, "{}", world.log());
 }

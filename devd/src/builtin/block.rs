@@ -13,7 +13,7 @@ use super::device_number::DeviceNumber;
 use super::failure::{Failure, Step};
 use super::file_id::FileId;
 use super::loop_device::{self, LoopDevice};
-use super::{Made, Success, local_use};
+use super::{Made, Success, local_use, thread};
 use crate::descriptor;
 use crate::shown;
 
@@ -223,20 +223,41 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Was it set up as a loop device that has no file any more, as one that a daemon had made
-    /// and that was killed before blkback had opened it?
-    pub(crate) fn is_lost(&self) -> bool {
-        let number = self.number.filter(|number| number.is_loop() && !self.node.is_empty());
-        number.is_some_and(|number| !number.sysfs("loop").exists())
+    /// Its loop device and its file, unless it can be seen at once that the one is behind the
+    /// other: there may be none, as behind one that a daemon had made and that was killed before
+    /// blkback had opened it, or another by now.
+    pub(crate) fn doubtful(&self) -> Option<(DeviceNumber, PathBuf)> {
+        let number = self.loop_number()?;
+        let doubtful = !loop_device::is_behind(&self.params, number);
+        doubtful.then(|| (number, self.params.clone()))
     }
 
     pub(crate) fn detach(&self) -> Result<Success, Failure> {
-        let done = match self.number {
-            Some(number) if number.is_loop() && !self.node.is_empty() => {
-                loop_device::release(number, &self.params)?
-            }
-            _ => String::new(),
+        let done = match self.loop_number() {
+            Some(number) => loop_device::release(number, &self.params)?,
+            None => String::new(),
         };
         Ok(Success { done, ..Success::default() })
+    }
+
+    fn loop_number(&self) -> Option<DeviceNumber> {
+        self.number.filter(|number| number.is_loop() && !self.node.is_empty())
+    }
+}
+
+/// Says which of these loop devices have lost their files. Those may be known by links, on servers
+/// that do not answer: it is a thread that looks at them.
+pub(crate) fn tell_lost(disks: Vec<(DeviceKey, (DeviceNumber, PathBuf))>) {
+    let looked = thread::spawn(|| {
+        for (key, (number, file)) in disks {
+            if !loop_device::is_behind(&loop_device::real(&file), number) {
+                log::error!(
+                    "{key}: its loop device has lost its file: detach the disk and attach it again"
+                );
+            }
+        }
+    });
+    if let Err(error) = looked {
+        log::error!("cannot see whether loop devices have their files: {error}");
     }
 }

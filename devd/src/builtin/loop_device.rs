@@ -137,20 +137,35 @@ pub(crate) fn all_of(file: FileId) -> Vec<DeviceNumber> {
     numbers.filter(|number| backing(*number) == Some(file)).collect()
 }
 
+/// Is the file of this name, which is no link's, behind the loop device? The file is not looked
+/// at.
+pub(crate) fn is_behind(file: &Path, number: DeviceNumber) -> bool {
+    backing_name(number) == file.as_os_str().as_bytes()
+}
+
+/// The name of the file behind a loop device, also of one that is deleted; empty if there is
+/// none.
+fn backing_name(number: DeviceNumber) -> Vec<u8> {
+    let name = fs::read(number.sysfs("loop/backing_file")).unwrap_or_default();
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    name.strip_suffix(b" (deleted)").unwrap_or(name).to_owned()
+}
+
+/// The file that a name leads to, by links that may be gone.
+pub(crate) fn real(file: &Path) -> PathBuf {
+    fs::canonicalize(file).unwrap_or_else(|_| file.to_owned())
+}
+
 /// Takes the file from a loop device that another program has set up, if it is this file. One
 /// that goes by itself is left alone. Says what was done.
 pub(crate) fn release(number: DeviceNumber, file: &Path) -> Result<String, Failure> {
     let Some(name) = number.name() else { return Ok(format!("no loop device is {number}")) };
-    let backing = fs::read(number.sysfs("loop/backing_file")).unwrap_or_default();
-    let backing = backing.strip_suffix(b"\n").unwrap_or(&backing);
-    let backing = backing.strip_suffix(b" (deleted)").unwrap_or(backing);
-    // It may have been named by a symbolic link, which may be gone.
-    let real = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let backing = backing_name(number);
     if backing.is_empty() {
         return Ok(format!("{name} is free already"));
     }
-    if backing != real.as_os_str().as_bytes() && backing != file.as_os_str().as_bytes() {
-        let shown = shown::value(backing);
+    if !is_behind(file, number) && !is_behind(&real(file), number) {
+        let shown = shown::value(&backing);
         return Ok(format!(
             "{name} is left alone: behind it is {shown}, not {}",
             shown::path(file)

@@ -355,17 +355,16 @@ impl Builtins {
             return Ok(());
         }
         let keys: Vec<_> = self.unread.iter().copied().collect();
+        let mut doubtful = Vec::new();
         for (key, disk) in request::disks(client, &keys)? {
             self.noted.insert(key, self.claims.note(key, disk.mode, disk.place));
             if let Some(found) = disk.found {
-                if found.is_lost() {
-                    log::error!(
-                        "{key}: its loop device has lost its file: detach the disk and attach it \
-                         again"
-                    );
-                }
+                doubtful.extend(found.doubtful().map(|disk| (key, disk)));
                 self.made.entry((key, false)).or_insert(Made::FoundDisk(found));
             }
+        }
+        if !doubtful.is_empty() {
+            block::tell_lost(doubtful);
         }
         self.unread.clear();
         Ok(())

@@ -13,8 +13,20 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use super::failure::Failure;
 use super::{Job, Success};
 
-/// The most stack that a run may need, in bytes. A run calls the kernel and little else.
+/// The most stack that a thread may need, in bytes. It calls the kernel and little else.
 const STACK: usize = 128 * 1024;
+
+/// Starts a thread for what may sleep in the kernel.
+pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // It has the mask of whoever starts it: signals are for the daemon's own.
+    let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let builder = thread::Builder::new().name("devd-hook".into()).stack_size(STACK);
+    let started = builder.spawn(work);
+    if let Ok(mask) = mask {
+        let _ = mask.thread_set_mask();
+    }
+    started.map(drop)
+}
 
 /// A run of a built-in hook.
 pub(crate) type RunId = u64;
@@ -94,15 +106,8 @@ impl Threads {
             runs.going.insert(id, key);
         }
         let shared = Arc::clone(&self.shared);
-        // The thread has the mask of whoever starts it: signals are for the daemon's own.
-        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-        let builder = thread::Builder::new().name("devd-hook".into()).stack_size(STACK);
-        let started = builder.spawn(move || shared.ended(id, job.run()));
-        if let Ok(mask) = mask {
-            let _ = mask.thread_set_mask();
-        }
-        match started {
-            Ok(_) => {
+        match spawn(move || shared.ended(id, job.run())) {
+            Ok(()) => {
                 self.next += 1;
                 Ok(id)
             }

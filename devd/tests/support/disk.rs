@@ -36,6 +36,12 @@ impl Loop {
         Self(name, path.to_owned())
     }
 
+    /// The same, of this name, if nobody else has just taken it.
+    pub fn at(name: &str, path: &Path) -> Self {
+        let _ = Command::new("losetup").arg(name).arg(path).output();
+        Self(name.to_owned(), path.to_owned())
+    }
+
     /// Makes a partition of so many sectors, whatever the file says.
     pub fn partition(&self, number: u32, start: u64, sectors: u64) -> String {
         run("addpart", &format!("{} {number} {start} {sectors}", self.0));
