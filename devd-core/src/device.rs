@@ -99,6 +99,8 @@ pub(crate) struct Device {
     pub(crate) slow: bool,
     /// What its hook had said when that was last looked up.
     pub(crate) hotplug: HotplugStatus,
+    /// It says there what has become of the add hook, for all that is known.
+    pub(crate) marked: bool,
     /// What `hotplug-status` is to say and the store has refused to let it say, or may have:
     /// until that is there, what is there tells nothing.
     pub(crate) owed: Option<HotplugStatus>,
@@ -147,6 +149,7 @@ impl Device {
             vanished: false,
             slow: false,
             hotplug: HotplugStatus::Silent,
+            marked: false,
             owed: None,
             failures: 0,
             unstarted: 0,
@@ -175,11 +178,11 @@ impl Device {
             && self.hook.is_some()
     }
 
-    /// Is this another device than the one whose hook has failed? That failure is in the store
-    /// until the hook is run again, if the store has not refused it.
+    /// Is this another device than the one whose hook has run? What has become of that is in the
+    /// store until the hook is run again, if the store has not refused it.
     pub(crate) fn is_unmarked(&self, hotplug: HotplugStatus) -> bool {
-        let failed = self.failures > 0 && self.touched == Touched::Yes;
-        failed && self.owed.is_none() && hotplug == HotplugStatus::Silent
+        let marked = self.marked && self.touched == Touched::Yes;
+        marked && self.owed.is_none() && hotplug == HotplugStatus::Silent
     }
 
     /// Takes note of what a look has found.
@@ -305,6 +308,7 @@ impl Device {
         self.vanished = false;
         self.slow = false;
         self.hotplug = HotplugStatus::Silent;
+        self.marked = false;
         self.owed = None;
         self.closed_at = None;
         self.hook = None;

@@ -529,7 +529,7 @@ impl Dispatcher {
                 || device.owed.is_some();
             if marked && device.phase == Phase::Attaching(Run::Running) {
                 let key = device.key;
-                device.owed = None;
+                (device.marked, device.owed) = (false, None);
                 self.act(Action::Reset(key));
             }
             self.run_hook(index, now);

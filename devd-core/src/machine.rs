@@ -178,6 +178,7 @@ impl Dispatcher {
             (_, Server::Qemu | Server::Elsewhere) => false,
         };
         device.touched = if touched { Touched::Yes } else { Touched::No };
+        device.marked = device.hotplug != HotplugStatus::Silent;
         self.report(index, Notice::Found);
     }
 
@@ -309,7 +310,7 @@ impl Dispatcher {
             return; // Looked at again, and nothing has been put right.
         }
         let key = device.key;
-        device.owed = None;
+        (device.marked, device.owed) = (true, None);
         device.phase = Phase::Failed(reason);
         // What a look finds before the store says so looks like another device.
         device.void_look();

@@ -663,3 +663,16 @@ fn a_disk_that_the_next_qemu_has_taken_up_is_closed_by_it() {
     hand.look(QDISK, silent(State::Initialising));
     assert_eq!(hand.look(QDISK, facts(State::Closing, HotplugStatus::Connected)), []);
 }
+
+#[test]
+fn a_device_found_closing_whose_place_another_takes_gets_its_removal_hook() {
+    for key in [VIF, VBD] {
+        let mut hand = Hand::new();
+        hand.dispatcher.look_at(key);
+        hand.actions();
+        hand.seen(key, facts(State::Closing, HotplugStatus::Connected));
+        let bare = Observation { script: None, ..silent(State::InitWait) };
+        assert!(hand.look(key, bare).contains(&Action::RunHook(key)));
+        assert_eq!(hand.dispatcher.hook(key).map(|hook| hook.verb), Some(Verb::Remove));
+    }
+}
