@@ -529,6 +529,10 @@ impl World {
         for (key, directory) in self.store.list().filter(|(key, _)| key.domid == domid) {
             if self.phase(key).is_none() {
                 self.qemus.forgive(directory.life);
+                // That the last QEMU had taken it up, no daemon will know.
+                if directory.hotplug == Some("connected") {
+                    self.qemus.told(directory.life, 0, false);
+                }
             }
         }
         let id = self.qemus.start(domid, self.daemon.number);

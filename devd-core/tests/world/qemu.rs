@@ -31,7 +31,8 @@ pub(crate) struct Qemus {
     started: u32,
     /// The rings that are connected, and the QEMU that has connected each.
     rings: BTreeMap<Life, u32>,
-    /// Lives that are lost and of which the store has not let a daemon, this one, say so.
+    /// Lives that are lost and of which the store has not let a daemon, this one, say so, or no
+    /// daemon (0) could.
     untold: BTreeMap<Life, u32>,
     /// Guests with nodes of a QEMU in the store.
     pub(crate) nodes: BTreeSet<Domid>,
