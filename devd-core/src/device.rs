@@ -115,6 +115,8 @@ pub(crate) struct Device {
     pub(crate) closed_at: Option<Time>,
     /// What the hook needs, remembered: the store may not have it any more when it is needed.
     pub(crate) hook: Option<Arc<HookFacts>>,
+    /// `script` is not there any more.
+    pub(crate) bare: bool,
     /// The list of its guest's devices.
     pub(crate) guest: u32,
     pub(crate) next: Link,
@@ -156,6 +158,7 @@ impl Device {
             refusals: 0,
             closed_at: None,
             hook: None,
+            bare: false,
             guest,
             next: Link::NONE,
             previous: Link::NONE,
@@ -203,7 +206,11 @@ impl Device {
         }
         let facts = seen.want.contains(Want::HOOK) && self.state.is_some();
         if facts && !is_hollow(seen) && self.may_learn() {
-            self.hook = Some(recent.of(seen));
+            self.bare = seen.script.is_none();
+            // What an earlier try has left behind is still its hook's to take away.
+            if !self.bare || !self.calls_for_removal_hook() {
+                self.hook = Some(recent.of(seen));
+            }
         }
     }
 
@@ -250,7 +257,7 @@ impl Device {
     /// What its hook cannot be run without and the store does not have.
     pub(crate) fn lacks(&self) -> Option<Reason> {
         let facts = self.hook.as_ref();
-        if facts.is_none_or(|facts| facts.script.is_none()) {
+        if self.bare || facts.is_none_or(|facts| facts.script.is_none()) {
             return Some(Reason::NoScript);
         }
         let network = self.key.kind.server() == Server::NetworkHook;
@@ -312,6 +319,7 @@ impl Device {
         self.owed = None;
         self.closed_at = None;
         self.hook = None;
+        self.bare = false;
         self.unstarted = 0;
     }
 }

@@ -676,3 +676,18 @@ fn a_device_found_closing_whose_place_another_takes_gets_its_removal_hook() {
         assert_eq!(hand.dispatcher.hook(key).map(|hook| hook.verb), Some(Verb::Remove));
     }
 }
+
+#[test]
+fn a_failed_device_that_has_lost_its_script_is_taken_away_by_the_script_that_was_run() {
+    let mut hand = Hand::new();
+    hand.look(VBD, silent(State::InitWait));
+    hand.hook_ends(VBD, FAILURE);
+    let bare = Observation { script: None, ..facts(State::InitWait, HotplugStatus::Refused) };
+    hand.seen(VBD, bare);
+    hand.wait(1_000);
+    assert!(hand.seen(VBD, bare).contains(&Action::Fail(VBD, Reason::NoScript)));
+    let closed = Observation { online: false, script: None, ..silent(State::Closed) };
+    assert!(hand.look(VBD, closed).contains(&Action::RunHook(VBD)));
+    let hook = hand.dispatcher.hook(VBD).map(|hook| (hook.verb, hook.script));
+    assert_eq!(hook, Some((Verb::Remove, &b"script"[..])));
+}
