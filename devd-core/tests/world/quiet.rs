@@ -114,7 +114,9 @@ impl World {
         {
             return Err(format!("{key} is served, and hotplug-status does not say so"));
         }
-        if !works && !matches!(phase, Phase::Failed(_)) {
+        // A hook that was known of the device before it may have served it.
+        let told = served && directory.hotplug == Some("connected");
+        if !works && !told && !matches!(phase, Phase::Failed(_)) {
             return Err(format!("{key} cannot be served, and it is {phase:?}"));
         }
         let hook = matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook);
