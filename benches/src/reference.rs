@@ -47,7 +47,7 @@ impl Node {
             BackendPath::Device(_, Leaf::Directory) => None,
             BackendPath::Device(key, Leaf::State) => Some((*key, Self::State)),
             BackendPath::Device(key, Leaf::Online) => Some((*key, Self::Online)),
-            BackendPath::Device(key, Leaf::Script | Leaf::Type | Leaf::Other(_)) => {
+            BackendPath::Device(key, Leaf::Script | Leaf::Type | Leaf::Other) => {
                 Some((*key, Self::Other))
             }
             _ => None,

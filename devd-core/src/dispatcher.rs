@@ -113,7 +113,7 @@ impl Dispatcher {
                 let index = self.registry.insert(key);
                 self.look(index);
             }
-            BackendPath::Device(_, Leaf::Other(_)) => {}
+            BackendPath::Device(_, Leaf::Other) => {}
             BackendPath::Device(key, leaf) => {
                 let Some(index) = self.registry.find(key) else { return };
                 let device = self.registry.device(index);
@@ -122,7 +122,7 @@ impl Dispatcher {
                     Leaf::Directory => device.phase != Phase::Removing,
                     Leaf::Online => device.minds_online(),
                     Leaf::Script | Leaf::Type => device.minds_its_facts(),
-                    Leaf::State | Leaf::Other(_) => false,
+                    Leaf::State | Leaf::Other => false,
                 };
                 if matters {
                     self.look(index);

@@ -77,29 +77,35 @@ impl Kind {
         (word.wrapping_mul(Self::MULTIPLIER) >> 58) as usize
     }
 
-    /// The name, with the slash behind it, and the kind in each slot; 0 in an empty one.
+    /// The name, with the slash behind it, and the kind in each slot. In an empty one is the
+    /// first name, which is looked for in its own slot only.
     const SLOTS: [(u64, Self); 64] = {
-        let mut slots = [(0, Self::Vif); 64];
-        let mut i = 0;
+        let mut slots = [(Self::word(Self::ALL[0]), Self::ALL[0]); 64];
+        let (mut i, mut used) = (0, 0_u64);
         while i < Self::ALL.len() {
-            let name = Self::ALL[i].name().as_bytes();
-            if name.len() < 8 {
-                let word = word_of(name) | (b'/' as u64) << (8 * name.len());
-                let slot = &mut slots[Self::slot(word)];
-                assert!(slot.0 == 0, "two kinds in one slot: take another MULTIPLIER");
-                *slot = (word, Self::ALL[i]);
+            if Self::ALL[i].name().len() < 8 {
+                let word = Self::word(Self::ALL[i]);
+                let slot = Self::slot(word);
+                assert!(used & (1 << slot) == 0, "two kinds in one slot: take another MULTIPLIER");
+                used |= 1 << slot;
+                slots[slot] = (word, Self::ALL[i]);
             }
             i += 1;
         }
         slots
     };
 
+    /// A name of up to seven bytes, with the slash behind it.
+    const fn word(self) -> u64 {
+        let name = self.name().as_bytes();
+        word_of(name) | (b'/' as u64) << (8 * name.len())
+    }
+
     /// The kind whose name, with a slash behind it, is in this word, the other bytes being zero.
     #[inline]
     pub(crate) fn from_word(word: u64) -> Option<Self> {
         let (name, kind) = Self::SLOTS[Self::slot(word)];
-        // No name is 0.
-        (name == word && word != 0).then_some(kind)
+        (name == word).then_some(kind)
     }
 }
 

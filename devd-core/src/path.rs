@@ -4,7 +4,7 @@ use crate::{DeviceKey, Domid, Kind};
 
 /// The node of a device that an event names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leaf<'a> {
+pub enum Leaf {
     /// The device's directory itself: made, or removed with all that is in it.
     Directory,
     /// `state`: the backend's `XenbusState`.
@@ -15,18 +15,18 @@ pub enum Leaf<'a> {
     Script,
     /// `type`: of a network interface, `vif` or `vif_ioemu`.
     Type,
-    /// Any other node, by its path under the device's directory.
-    Other(&'a [u8]),
+    /// Any other node, of which nothing depends.
+    Other,
 }
 
-impl<'a> Leaf<'a> {
-    fn of(name: &'a [u8]) -> Self {
+impl Leaf {
+    fn of(name: &[u8]) -> Self {
         match name {
             b"state" => Self::State,
             b"online" => Self::Online,
             b"script" => Self::Script,
             b"type" => Self::Type,
-            _ => Self::Other(name),
+            _ => Self::Other,
         }
     }
 }
@@ -37,7 +37,7 @@ impl<'a> Leaf<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendPath<'a> {
     /// A device, and which of its nodes.
-    Device(DeviceKey, Leaf<'a>),
+    Device(DeviceKey, Leaf),
     /// `backend/<kind>/<domid>`: all devices of a kind of one guest.
     Guest(Kind, Domid),
     /// `backend/<kind>`: all devices of a kind.
@@ -112,35 +112,54 @@ mod words {
     /// The device and its node; `None` if the path is not a node's, or if it is not of the
     /// usual form, which says nothing about it.
     #[inline(always)]
-    pub(super) fn device(path: &[u8]) -> Option<(DeviceKey, Leaf<'_>)> {
-        let start = match path {
-            [b'/', ..] => {
-                let (_, end) = number(path, behind(path, 0, b"/local/domain/")?)?;
-                behind(path, end, b"/backend/")?
-            }
-            _ => behind(path, 0, b"backend/")?,
+    pub(super) fn device(path: &[u8]) -> Option<(DeviceKey, Leaf)> {
+        let path = if path.starts_with(b"backend/") { path } else { in_home(path)? };
+        let (kind, start) = kind(path, 8)?;
+
+        let word = word(path, start)?;
+        let Number { value, bits } = Number::of(word)?;
+        let domid = Domid::try_from(value).ok()?;
+        // With eight digits there is no slash in the word: no domid is so long.
+        if first(word >> bits) != b'/' {
+            return None;
+        }
+        let start = start + bits / 8 + 1;
+
+        let Number { value, bits } = Number::of(last_word(path, start)?)?;
+        let (devid, end) = match bits {
+            56 => more_digits(path, value, start + 7)?,
+            _ => (value, start + bits / 8),
         };
-        let (kind, start) = kind(path, start)?;
-        let (domid, end) = number(path, start)?;
-        let domid = Domid::try_from(domid).ok()?;
-        let (devid, end) = number(path, behind(path, end, b"/")?)?;
         let leaf = match path.get(end) {
             None => Leaf::Directory,
-            Some(_) => leaf(path, behind(path, end, b"/")?)?,
+            Some(b'/') => leaf(path, end + 1)?,
+            Some(_) => return None,
         };
         Some((DeviceKey { kind, domid, devid }, leaf))
     }
 
-    /// The place behind `expected`, which is to be at this place.
-    #[inline(always)]
-    fn behind(path: &[u8], at: usize, expected: &[u8]) -> Option<usize> {
-        path.get(at..)?.starts_with(expected).then_some(at + expected.len())
+    /// What is behind `/local/domain/<domid>/`, if it is a path in `backend`.
+    fn in_home(path: &[u8]) -> Option<&[u8]> {
+        let path = path.strip_prefix(b"/local/domain/")?;
+        let Number { bits, .. } = Number::of(word(path, 0)?)?;
+        // A domain's number is short.
+        let home = path.get(bits / 8..).filter(|_| bits < 56)?.strip_prefix(b"/")?;
+        home.starts_with(b"backend/").then_some(home)
     }
 
     /// The eight bytes at this place, the first one lowest; zeros where the path has ended.
-    /// Near the end they are the path's last eight, less what is before this place.
     #[inline(always)]
     fn word(path: &[u8], at: usize) -> Option<u64> {
+        if at > path.len().checked_sub(8)? {
+            return last_word(path, at);
+        }
+        Some(u64::from_le_bytes(*path.get(at..)?.first_chunk()?))
+    }
+
+    /// The same without a branch, for where nobody knows whether the path ends there: they are
+    /// the path's last eight, less what is before this place.
+    #[inline(always)]
+    fn last_word(path: &[u8], at: usize) -> Option<u64> {
         let start = at.min(path.len().checked_sub(8)?);
         let before = at - start;
         let chunk = path.get(start..)?.first_chunk()?;
@@ -150,62 +169,103 @@ mod words {
     /// A kind and the slash behind it; the place behind that.
     #[inline(always)]
     fn kind(path: &[u8], at: usize) -> Option<(Kind, usize)> {
-        let word = word(path, at)?;
+        let word = u64::from_le_bytes(*path.get(at..)?.first_chunk()?);
         // If there is no slash, all eight are no kind's name and a slash.
-        let bits = first_byte(zeros(word ^ (ONES * 0x2f)));
-        let kind = Kind::from_word(word & (u64::MAX >> (56 - bits)))?;
-        Some((kind, at + bits / 8 + 1))
+        let slashes = zeros(word ^ (ONES * 0x2f)) | 1 << 63;
+        // The bytes up to the first of them.
+        let kind = Kind::from_word(word & (slashes ^ (slashes - 1)))?;
+        Some((kind, at + first_byte(slashes) / 8 + 1))
     }
 
-    /// A number up to the first byte that is no digit, or to the end; that place.
-    #[inline(always)]
-    fn number(path: &[u8], at: usize) -> Option<(u32, usize)> {
-        // A digit is from 0 to 9 now, and nothing else is.
-        let digits = word(path, at)? ^ (ONES * 0x30);
-        let others = (((digits & (ONES * 0x7f)) + ONES * (0x80 - 10)) | digits) & (ONES * 0x80);
-        // Seven digits at most; there may be more.
-        let bits = first_byte(others);
-        let leading_zero = (bits > 8) & (digits & 0xff == 0);
-        if (bits == 0) | leading_zero {
-            return None;
-        }
-        // Zeros before the first digit make them eight; then two, four and all of them are
-        // joined, each word one number for two of the last.
-        let eight = digits << (64 - bits);
-        let pairs = (eight.wrapping_mul((10 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
-        let fours = (pairs.wrapping_mul((100 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
-        let value = fours.wrapping_mul((10_000 << 32) + 1) >> 32;
-        let (mut value, mut end) = (u32::try_from(value).ok()?, at + bits / 8);
-        if bits == 56 {
-            while let Some(digit @ b'0'..=b'9') = path.get(end) {
-                value = value.checked_mul(10)?.checked_add(u32::from(digit - b'0'))?;
-                end += 1;
+    /// What a word begins with, read as a number.
+    struct Number {
+        /// Of its first seven digits.
+        value: u32,
+        /// How many bits its digits have, 56 if they are seven or more.
+        bits: usize,
+    }
+
+    impl Number {
+        /// `None` if it is none, or has a zero in front of it.
+        #[inline(always)]
+        fn of(word: u64) -> Option<Self> {
+            // A digit is from 0 to 9 now. The first byte that is none has its highest bit set, be
+            // it too small here, or too large in the other sum; those before it disturb neither.
+            let digits = word.wrapping_sub(ONES * 0x30);
+            let others = digits | word.wrapping_add(ONES * (0x7f - 0x39));
+            let bits = first_byte(others & (ONES * 0x80));
+            if bits == 0 || first(digits) | u8::from(bits == 8) == 0 {
+                return None;
             }
+            // Zeros before the first digit make them eight; then two, four and all of them are
+            // joined, each word one number for two of the last.
+            let eight = digits << (64 - bits);
+            let pairs = (eight.wrapping_mul((10 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+            let fours = (pairs.wrapping_mul((100 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
+            let value = fours.wrapping_mul((10_000 << 32) + 1) >> 32;
+            #[allow(clippy::cast_possible_truncation)] // It has no more than 32 bits.
+            let value = value as u32;
+            Some(Self { value, bits })
+        }
+    }
+
+    /// The rest of a number of seven digits or more.
+    #[inline(always)]
+    fn more_digits(path: &[u8], mut value: u32, mut end: usize) -> Option<(u32, usize)> {
+        while let Some(digit @ b'0'..=b'9') = path.get(end) {
+            value = value.checked_mul(10)?.checked_add(u32::from(digit - b'0'))?;
+            end += 1;
         }
         Some((value, end))
     }
 
     /// The rest of the path, as the name of a node.
     #[inline(always)]
-    fn leaf(path: &[u8], at: usize) -> Option<Leaf<'_>> {
-        const STATE: u64 = word_of(b"state");
-        const ONLINE: u64 = word_of(b"online");
-        const SCRIPT: u64 = word_of(b"script");
-        const TYPE: u64 = word_of(b"type");
-        let (name, word) = (path.get(at..)?, word(path, at)?);
-        // Without a branch, which nobody could foresee either.
-        let mut leaf = Leaf::Other(name);
-        for (known, len, value) in [
-            (STATE, 5, Leaf::State),
-            (ONLINE, 6, Leaf::Online),
-            (SCRIPT, 6, Leaf::Script),
-            (TYPE, 4, Leaf::Type),
-        ] {
-            if (word == known) & (name.len() == len) {
-                leaf = value;
-            }
+    fn leaf(path: &[u8], at: usize) -> Option<Leaf> {
+        const KNOWN: [(&[u8], Leaf); 4] = [
+            (b"state", Leaf::State),
+            (b"online", Leaf::Online),
+            (b"script", Leaf::Script),
+            (b"type", Leaf::Type),
+        ];
+        const fn slot(word: u64) -> usize {
+            (word.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 61) as usize
         }
-        Some(leaf)
+        /// Each name's word and length, in the slot of the word. In an empty one is the first
+        /// name, which is looked for in its own slot only.
+        const SLOTS: [(u64, usize); 8] = {
+            let mut slots = [(word_of(KNOWN[0].0), KNOWN[0].0.len()); 8];
+            let mut i = 0;
+            while i < KNOWN.len() {
+                let name = KNOWN[i].0;
+                slots[slot(word_of(name))] = (word_of(name), name.len());
+                i += 1;
+            }
+            slots
+        };
+        /// What they mean, and behind them what all other names do.
+        const LEAVES: [Leaf; 9] = {
+            let mut leaves = [Leaf::Other; 9];
+            let mut i = 0;
+            while i < KNOWN.len() {
+                let leaf = &mut leaves[slot(word_of(KNOWN[i].0))];
+                assert!(matches!(leaf, Leaf::Other), "two names in one slot: change the factor");
+                *leaf = KNOWN[i].1;
+                i += 1;
+            }
+            leaves
+        };
+        let word = last_word(path, at)?;
+        let slot = slot(word);
+        let (known, len) = SLOTS[slot];
+        // Without a branch, which nobody could foresee.
+        let is_known = (known == word) & (path.len() == at + len);
+        Some(LEAVES[if is_known { slot } else { 8 }])
+    }
+
+    /// The lowest byte.
+    const fn first(word: u64) -> u8 {
+        word.to_le_bytes()[0]
     }
 
     /// One in every byte.
@@ -227,7 +287,7 @@ mod words {
 mod tests {
     use super::*;
 
-    fn device(kind: Kind, domid: Domid, devid: u32, leaf: Leaf<'_>) -> BackendPath<'_> {
+    fn device(kind: Kind, domid: Domid, devid: u32, leaf: Leaf) -> BackendPath<'static> {
         BackendPath::Device(DeviceKey { kind, domid, devid }, leaf)
     }
 
@@ -238,21 +298,15 @@ mod tests {
             (b"/local/domain/7/backend/vif/3/0/state", device(Kind::Vif, 3, 0, Leaf::State)),
             (b"backend/vbd/32751/51712", device(Kind::Vbd, 32751, 51712, Leaf::Directory)),
             (b"backend/vbd/3/4294967295/online", device(Kind::Vbd, 3, u32::MAX, Leaf::Online)),
-            (
-                b"backend/9pfs/3/0/security_model",
-                device(Kind::P9, 3, 0, Leaf::Other(b"security_model")),
-            ),
-            (
-                b"backend/vif/3/0/queue-0/state",
-                device(Kind::Vif, 3, 0, Leaf::Other(b"queue-0/state")),
-            ),
+            (b"backend/9pfs/3/0/security_model", device(Kind::P9, 3, 0, Leaf::Other)),
+            (b"backend/vif/3/0/queue-0/state", device(Kind::Vif, 3, 0, Leaf::Other)),
             (b"backend/virtio_disk/3/0/state", device(Kind::VirtioDisk, 3, 0, Leaf::State)),
             (b"backend/xen_9pfs/3/0/state", device(Kind::Xen9pfs, 3, 0, Leaf::State)),
             (b"backend/vif/3/12345678/type", device(Kind::Vif, 3, 12_345_678, Leaf::Type)),
             (b"backend/vif/3/123456789/type", device(Kind::Vif, 3, 123_456_789, Leaf::Type)),
-            (b"backend/vif/3/0/state\0", device(Kind::Vif, 3, 0, Leaf::Other(b"state\0"))),
-            (b"backend/vif/3/0/states", device(Kind::Vif, 3, 0, Leaf::Other(b"states"))),
-            (b"backend/vif/3/0/", device(Kind::Vif, 3, 0, Leaf::Other(b""))),
+            (b"backend/vif/3/0/state\0", device(Kind::Vif, 3, 0, Leaf::Other)),
+            (b"backend/vif/3/0/states", device(Kind::Vif, 3, 0, Leaf::Other)),
+            (b"backend/vif/3/0/", device(Kind::Vif, 3, 0, Leaf::Other)),
             (b"backend/vif/3/0/script", device(Kind::Vif, 3, 0, Leaf::Script)),
             (b"backend/vif/3/0/type", device(Kind::Vif, 3, 0, Leaf::Type)),
         ];

@@ -152,7 +152,7 @@ impl People {
         let leaves = [Leaf::State, Leaf::Online, Leaf::Directory, Leaf::Script, Leaf::Type];
         let path = match bytes.next() % 16 {
             leaf @ 0..=9 => BackendPath::Device(key, leaves[usize::from(leaf) % 5]),
-            10 => BackendPath::Device(key, Leaf::Other(b"mac")),
+            10 => BackendPath::Device(key, Leaf::Other),
             11 => BackendPath::Guest(key.kind, key.domid),
             12 => BackendPath::Kind(key.kind),
             13 => BackendPath::Backend,

@@ -47,7 +47,7 @@ fn obvious(path: &[u8]) -> Option<BackendPath<'_>> {
         Some(&b"online") => Leaf::Online,
         Some(&b"script") => Leaf::Script,
         Some(&b"type") => Leaf::Type,
-        Some(other) => Leaf::Other(other),
+        Some(_) => Leaf::Other,
     };
     Some(BackendPath::Device(key, leaf))
 }
