@@ -79,12 +79,12 @@ impl Hooks {
         poller: &Poller,
     ) -> Result<(), HookFailure> {
         let spawn = || -> io::Result<(Pid, Output)> {
-            let (output, theirs) = Output::new()?;
+            let output = Output::new()?;
             let program = Program {
                 path: &script.program,
                 arguments: &script.arguments,
                 environment: &script.environment,
-                output: &theirs,
+                output: output.theirs(),
                 third: None,
                 group: Group::Own,
             };

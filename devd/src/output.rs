@@ -17,6 +17,9 @@ const LINE_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Output {
     pipe: File,
+    /// The hook's end. It stays open here, so that its last writer closing it wakes nobody: that
+    /// the hook has ended is heard of by itself.
+    theirs: OwnedFd,
     /// A line that has not come to its end.
     line: Vec<u8>,
     /// Bytes taken so far.
@@ -24,11 +27,9 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// A pipe: our end, and the hook's.
-    ///
-    /// The hook's end is open for reading too. So a hook that outlives the daemon is not ended
-    /// by the first word it says (SIGPIPE).
-    pub(crate) fn new() -> io::Result<(Self, OwnedFd)> {
+    /// A pipe. The hook's end is open for reading too: so a hook that outlives the daemon is not
+    /// ended by the first word it says (SIGPIPE).
+    pub(crate) fn new() -> io::Result<Self> {
         let (ours, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         set_nonblocking(&ours)?;
         let by_name = format!("/proc/self/fd/{}", writer.as_raw_fd());
@@ -36,14 +37,18 @@ impl Output {
             Ok(both) => both.into(),
             Err(_) => writer, // Without /proc it does as it is.
         };
-        Ok((Self { pipe: ours.into(), line: Vec::new(), taken: 0 }, theirs))
+        Ok(Self { pipe: ours.into(), theirs, line: Vec::new(), taken: 0 })
     }
 
     pub(crate) const fn pipe(&self) -> &File {
         &self.pipe
     }
 
-    /// Takes what is there; gives `log` every whole line. False at the end of the output.
+    pub(crate) const fn theirs(&self) -> &OwnedFd {
+        &self.theirs
+    }
+
+    /// Takes what is there; gives `log` every whole line. False if nothing can be read any more.
     pub(crate) fn take(&mut self, mut log: impl FnMut(&str)) -> bool {
         let mut bytes = [0; 4096];
         loop {
@@ -94,8 +99,8 @@ mod tests {
     use std::io::Write;
 
     fn lines(chunks: &[&[u8]]) -> Vec<String> {
-        let (mut output, theirs) = Output::new().unwrap();
-        let mut theirs = File::from(theirs);
+        let mut output = Output::new().unwrap();
+        let mut theirs = File::from(output.theirs().try_clone().unwrap());
         let mut lines = Vec::new();
         for chunk in chunks {
             theirs.write_all(chunk).unwrap();
@@ -120,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_hook_that_outlives_the_daemon_can_still_write() {
-        let (output, theirs) = Output::new().unwrap();
+        let output = Output::new().unwrap();
+        let theirs = output.theirs().try_clone().unwrap();
         drop(output);
         File::from(theirs).write_all(b"still here\n").unwrap();
     }
