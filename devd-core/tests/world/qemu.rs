@@ -82,7 +82,10 @@ impl Qemus {
     /// This daemon says of a device that it is lost; the store keeps that, or refuses to.
     pub(crate) fn told(&mut self, life: Life, daemon: u32, kept: bool) {
         if kept {
-            self.untold.remove(&life);
+            // One that was forgiven was lost all the same; no QEMU has this name.
+            if self.untold.remove(&life).is_some() {
+                self.rings.entry(life).or_insert(0);
+            }
         } else {
             self.untold.insert(life, daemon);
         }
