@@ -116,6 +116,8 @@ impl Transaction<'_> {
     }
 }
 
+type Body<'b> = dyn FnMut(&mut Transaction<'_>) -> Result<Outcome<()>, Error> + 'b;
+
 impl Client {
     /// How often a transaction is tried at most.
     pub const TRANSACTION_TRIES: u32 = 16;
@@ -135,9 +137,27 @@ impl Client {
         &mut self,
         mut body: impl FnMut(&mut Transaction<'_>) -> Result<Outcome<T>, Error>,
     ) -> Result<T, Error> {
+        let mut said = None;
+        self.transact(&mut |transaction| {
+            Ok(match body(transaction)? {
+                Outcome::Commit(value) => {
+                    said = Some(value);
+                    Outcome::Commit(())
+                }
+                Outcome::Abort(value) => {
+                    said = Some(value);
+                    Outcome::Abort(())
+                }
+            })
+        })?;
+        Ok(said.expect("the body has run"))
+    }
+
+    /// The same, whatever the body's value is: there is one of it in the program.
+    fn transact(&mut self, body: &mut Body<'_>) -> Result<(), Error> {
         let mut tries = 1;
         loop {
-            match self.try_transaction(&mut body) {
+            match self.try_transaction(body) {
                 Err(Error::Refused(ErrorCode::Again)) if tries < Self::TRANSACTION_TRIES => {
                     self.pause(back_off(tries))?;
                     tries += 1;
@@ -147,18 +167,15 @@ impl Client {
         }
     }
 
-    fn try_transaction<T>(
-        &mut self,
-        body: &mut impl FnMut(&mut Transaction<'_>) -> Result<Outcome<T>, Error>,
-    ) -> Result<T, Error> {
+    fn try_transaction(&mut self, body: &mut Body<'_>) -> Result<(), Error> {
         let id = self.ask(0, &Request::TransactionStart, |reply| match reply {
             Reply::TransactionStart(id) => Some(id),
             _ => None,
         })?;
         let mut transaction = Transaction { client: self, id };
         match body(&mut transaction) {
-            Ok(Outcome::Commit(value)) => transaction.end(true).map(|()| value),
-            Ok(Outcome::Abort(value)) => transaction.dropped().map(|()| value),
+            Ok(Outcome::Commit(())) => transaction.end(true),
+            Ok(Outcome::Abort(())) => transaction.dropped(),
             Err(error) => {
                 if !error.ends_connection() {
                     transaction.dropped()?;
