@@ -170,11 +170,12 @@ mod words {
     #[inline(always)]
     fn kind(path: &[u8], at: usize) -> Option<(Kind, usize)> {
         let word = u64::from_le_bytes(*path.get(at..)?.first_chunk()?);
-        // If there is no slash, all eight are no kind's name and a slash.
-        let slashes = zeros(word ^ (ONES * 0x2f)) | 1 << 63;
+        // No name has a byte below `0`, as the slash is. If there is none, all eight are no kind's
+        // name and a slash.
+        let lows = word.wrapping_sub(ONES * 0x30) & (ONES * 0x80) | 1 << 63;
         // The bytes up to the first of them.
-        let kind = Kind::from_word(word & (slashes ^ (slashes - 1)))?;
-        Some((kind, at + first_byte(slashes) / 8 + 1))
+        let kind = Kind::from_word(word & (lows ^ (lows - 1)))?;
+        Some((kind, at + first_byte(lows) / 8 + 1))
     }
 
     /// What a word begins with, read as a number.
@@ -228,8 +229,9 @@ mod words {
             (b"script", Leaf::Script),
             (b"type", Leaf::Type),
         ];
+        /// By the second letter.
         const fn slot(word: u64) -> usize {
-            (word.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 61) as usize
+            (word >> 8 & 7) as usize
         }
         /// Each name's word and length, in the slot of the word. In an empty one is the first
         /// name, which is looked for in its own slot only.
@@ -249,7 +251,7 @@ mod words {
             let mut i = 0;
             while i < KNOWN.len() {
                 let leaf = &mut leaves[slot(word_of(KNOWN[i].0))];
-                assert!(matches!(leaf, Leaf::Other), "two names in one slot: change the factor");
+                assert!(matches!(leaf, Leaf::Other), "two names in one slot");
                 *leaf = KNOWN[i].1;
                 i += 1;
             }
@@ -270,11 +272,6 @@ mod words {
 
     /// One in every byte.
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
-
-    /// The highest bit of the lowest byte that is zero, and perhaps of some above it.
-    const fn zeros(word: u64) -> u64 {
-        word.wrapping_sub(ONES) & !word & (ONES * 0x80)
-    }
 
     /// How many bits are below the lowest byte whose highest bit is set: 56 if that is the last
     /// one, or none.
