@@ -214,6 +214,31 @@ impl Device {
         }
     }
 
+    /// Was all that its hook needs seen before its backend took it up? It is the same still: a
+    /// change, and another device of this name, have an event of `script` or of the directory.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.phase == Phase::Waiting
+            && self.touched == Touched::No
+            && self.failures == 0
+            && self.lacks().is_none()
+    }
+
+    /// What its hook needs may have changed, and a look that has begun may have missed that.
+    pub(crate) fn forget_preparation(&mut self) {
+        // No hook has run of a device that is so early: there is nothing to be taken away by it.
+        let untouched = match self.touched {
+            Touched::Unknown => self.state == Some(State::Initialising),
+            Touched::No => true,
+            Touched::Yes => false,
+        };
+        if self.phase == Phase::Waiting && untouched && self.failures == 0 {
+            self.hook = None;
+            if matches!(self.look, Look::Begun | Look::Stale) {
+                self.look = Look::Void;
+            }
+        }
+    }
+
     /// May what its hook needs have changed, to be taken notice of?
     fn may_learn(&self) -> bool {
         match self.phase {

@@ -116,7 +116,10 @@ impl Dispatcher {
             BackendPath::Device(_, Leaf::Other) => {}
             BackendPath::Device(key, leaf) => {
                 let Some(index) = self.registry.find(key) else { return };
-                let device = self.registry.device(index);
+                let device = self.registry.device_mut(index);
+                if leaf != Leaf::Online {
+                    device.forget_preparation();
+                }
                 let matters = match leaf {
                     // It goes, and this is how; what comes in its place has a `state`.
                     Leaf::Directory => device.phase != Phase::Removing,
@@ -157,6 +160,11 @@ impl Dispatcher {
     /// Events may have been lost: every known device is looked at again. Devices that are not
     /// known must be listed and given to [`look_at`](Self::look_at).
     pub fn handle_resync(&mut self) {
+        for index in 0..self.registry.slots() {
+            if let Some(device) = self.registry.get_mut(index) {
+                device.forget_preparation();
+            }
+        }
         self.look_at_all(|_| true);
     }
 
