@@ -220,6 +220,7 @@ impl Device {
         self.phase == Phase::Waiting
             && self.touched == Touched::No
             && self.failures == 0
+            && self.owed.is_none()
             && self.lacks().is_none()
     }
 

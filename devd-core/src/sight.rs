@@ -52,12 +52,10 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
     };
     match state {
         // It has all that its hook needs, and nobody waits yet.
-        State::Initialising if device.phase == Phase::Waiting && device.has_hook() => {
-            hook.without(Want::HOTPLUG)
-        }
+        State::Initialising if device.phase == Phase::Waiting && device.has_hook() => hook,
         State::Unknown | State::Initialising => Want::STATE,
         State::InitWait | State::Initialised => match device.phase {
-            Phase::Waiting if device.is_prepared() => Want::HOTPLUG | mark,
+            Phase::Waiting if device.is_prepared() => mark,
             // What it says about its hook may have been put right.
             Phase::Waiting | Phase::Attaching(Run::Queued) | Phase::Failed(_)
                 if device.has_hook() =>

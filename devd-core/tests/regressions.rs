@@ -697,14 +697,15 @@ fn begin(hand: &mut Hand) {
     hand.event(VIF);
     assert_eq!(hand.actions(), [Action::Observe(VIF, Want::STATE)]);
     let early = Observation { want: Want::STATE, script: None, ..silent(State::Initialising) };
-    assert_eq!(hand.seen(VIF, early), [Action::Observe(VIF, Want::HOOK)]);
+    assert_eq!(hand.seen(VIF, early), [Action::Observe(VIF, Want::HOTPLUG | Want::HOOK)]);
 }
 
 /// The same, with its script seen.
 fn prepared() -> Hand {
     let mut hand = Hand::new();
     begin(&mut hand);
-    let script = Observation { want: Want::HOOK, state: None, ..silent(State::Initialising) };
+    let want = Want::HOTPLUG | Want::HOOK;
+    let script = Observation { want, state: None, ..silent(State::Initialising) };
     assert_eq!(hand.seen(VIF, script), [Action::Report(VIF, Notice::Found)]);
     hand
 }
@@ -717,9 +718,9 @@ fn script_event(hand: &mut Hand) {
 fn a_script_that_was_seen_before_the_backend_is_ready_is_not_asked_for_again() {
     let mut hand = prepared();
     hand.event(VIF);
-    assert_eq!(hand.actions(), [Action::Observe(VIF, Want::STATE | Want::HOTPLUG)]);
+    assert_eq!(hand.actions(), [Action::Observe(VIF, Want::STATE)]);
     let second = Observation {
-        want: Want::STATE | Want::HOTPLUG,
+        want: Want::STATE,
         script: None,
         vif_type: None,
         ..silent(State::InitWait)
@@ -753,7 +754,8 @@ fn a_script_that_changes_while_it_is_looked_up_is_looked_up_again() {
     let mut hand = Hand::new();
     begin(&mut hand);
     script_event(&mut hand);
-    let script = Observation { want: Want::HOOK, state: None, ..silent(State::Initialising) };
+    let want = Want::HOTPLUG | Want::HOOK;
+    let script = Observation { want, state: None, ..silent(State::Initialising) };
     let all = Want::STATE | Want::HOTPLUG | Want::HOOK;
     assert_eq!(hand.seen(VIF, script), [Action::Observe(VIF, all)]);
 }

@@ -30,15 +30,15 @@ fn assert_life_takes(device: &Device, expected: [u64; 5]) {
 
 #[test]
 fn a_disks_life_takes_fourteen() {
-    // At 1 `state` and script, so that at 2 `state` and mark are enough, and the mark when the hook
-    // has ended; at 6 `online` and `state`, the removal of the mark, and a transaction of four.
-    assert_life_takes(&Device::vbd(3, 51712), [2, 2 + 1, 1, 1, 2 + 1 + 4]);
+    // At 1 `state`, mark and script, so that at 2 `state` is enough, and the mark when the hook has
+    // ended; at 6 `online` and `state`, the removal of the mark, and a transaction of four.
+    assert_life_takes(&Device::vbd(3, 51712), [3, 1 + 1, 1, 1, 2 + 1 + 4]);
 }
 
 #[test]
 fn a_network_interfaces_life_takes_fifteen() {
     // It has `type` and `gatewaydev` too, and its mark stays.
-    assert_life_takes(&Device::vif(3, 0), [4, 2 + 1, 1, 1, 2 + 4]);
+    assert_life_takes(&Device::vif(3, 0), [5, 1 + 1, 1, 1, 2 + 4]);
 }
 
 #[test]
