@@ -719,12 +719,8 @@ fn a_script_that_was_seen_before_the_backend_is_ready_is_not_asked_for_again() {
     let mut hand = prepared();
     hand.event(VIF);
     assert_eq!(hand.actions(), [Action::Observe(VIF, Want::STATE)]);
-    let second = Observation {
-        want: Want::STATE,
-        script: None,
-        vif_type: None,
-        ..silent(State::InitWait)
-    };
+    let second =
+        Observation { want: Want::STATE, script: None, vif_type: None, ..silent(State::InitWait) };
     assert_eq!(hand.seen(VIF, second), [Action::RunHook(VIF)]);
     assert_eq!(hand.dispatcher.hook(VIF).unwrap().script, b"script");
 }

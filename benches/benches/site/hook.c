@@ -1,8 +1,8 @@
 /*
  * The cheapest hotplug script there can be, and the cheapest QEMU: what is measured is the
- * daemon that starts them.  There is no C library in it: where the processor is a virtual one,
- * making glibc ready takes several times as long as starting a process without it.  Both talk
- * to the store by themselves, over $XENSTORED_PATH.
+ * daemon that starts them.  There is no C library in it: making glibc ready asks the processor
+ * what it can, which on a virtual one takes longer than all the rest.  Both talk to the store by
+ * themselves, over $XENSTORED_PATH.
  *
  *   hook add|online    says connected
  *   hook ...           nothing
