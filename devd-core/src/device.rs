@@ -240,6 +240,14 @@ impl Device {
         }
     }
 
+    /// A look does not count. But it may be the last that anybody sees of what a hook needs that
+    /// has run, and has to take its work away.
+    pub(crate) fn salvage(&mut self, seen: &Observation<'_>, recent: &mut RecentFacts) {
+        if self.hook.is_none() && self.touched == Touched::Yes && seen.script.is_some() {
+            self.hook = Some(recent.of(seen));
+        }
+    }
+
     /// May what its hook needs have changed, to be taken notice of?
     fn may_learn(&self) -> bool {
         match self.phase {

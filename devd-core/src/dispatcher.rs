@@ -194,6 +194,7 @@ impl Dispatcher {
         device.refusals = 0;
         let look = core::mem::replace(&mut device.look, Look::Idle);
         if look == Look::Void {
+            device.salvage(seen, &mut self.facts);
             return self.look(index);
         }
         device.note(seen, &mut self.facts);

@@ -755,3 +755,16 @@ fn a_script_that_changes_while_it_is_looked_up_is_looked_up_again() {
     let all = Want::STATE | Want::HOTPLUG | Want::HOOK;
     assert_eq!(hand.seen(VIF, script), [Action::Observe(VIF, all)]);
 }
+
+#[test]
+fn the_script_of_a_hook_that_was_found_running_is_kept_from_a_look_that_does_not_count() {
+    let mut hand = Hand::new();
+    hand.dispatcher.handle_hook_found(VBD, Verb::Add, false, hand.time());
+    hand.actions();
+    let taken_up = Observation { want: Want::STATE, script: None, ..silent(State::InitWait) };
+    assert_eq!(hand.seen(VBD, taken_up), [Action::Observe(VBD, Want::HOOK)]);
+    hand.hook_ends(VBD, HookEnd::Unknown);
+    hand.seen(VBD, Observation { want: Want::HOOK, state: None, ..silent(State::InitWait) });
+    let gone = Observation { state: None, script: None, ..silent(State::InitWait) };
+    assert!(hand.seen(VBD, gone).contains(&Action::RunHook(VBD)));
+}
