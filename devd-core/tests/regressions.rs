@@ -1,128 +1,14 @@
 //! Failures that the random worlds have found, each as the shortest sequence that shows it.
 
+mod hand;
+
 use std::time::Duration;
 
 use devd_core::{
-    Action, BackendPath, DeviceKey, Dispatcher, HookEnd, HookFailure, HotplugStatus, Kind, Notice,
-    Observation, Phase, Reason, Removal, Run, ServiceEvent, ServiceFailure, Settings, State, Time,
-    Verb, Want,
+    Action, BackendPath, DeviceKey, HookEnd, HookFailure, HotplugStatus, Notice, Observation,
+    Phase, Reason, Removal, Run, ServiceEvent, ServiceFailure, Settings, State, Verb, Want,
 };
-
-const VIF: DeviceKey = DeviceKey { kind: Kind::Vif, domid: 1, devid: 0 };
-const VBD: DeviceKey = DeviceKey { kind: Kind::Vbd, domid: 1, devid: 0 };
-const QDISK: DeviceKey = DeviceKey { kind: Kind::Qdisk, domid: 1, devid: 0 };
-const P9: DeviceKey = DeviceKey { kind: Kind::P9, domid: 1, devid: 0 };
-
-/// All facts of a device that is wanted, and whose hook can be run.
-fn facts(state: State, hotplug: HotplugStatus) -> Observation<'static> {
-    Observation {
-        want: Want::STATE | Want::ONLINE | Want::HOTPLUG | Want::HOOK | Want::FRONTEND,
-        state: Some(state),
-        online: true,
-        hotplug,
-        script: Some(b"script"),
-        vif_type: Some(b"vif"),
-        gatewaydev: None,
-        frontend: true,
-    }
-}
-
-fn silent(state: State) -> Observation<'static> {
-    facts(state, HotplugStatus::Silent)
-}
-
-/// A dispatcher, and a clock for it.
-struct Hand {
-    dispatcher: Dispatcher,
-    now: u64,
-}
-
-impl Hand {
-    fn new() -> Self {
-        Self::with(Settings::default())
-    }
-
-    fn with(settings: Settings) -> Self {
-        Self { dispatcher: Dispatcher::new(settings), now: 1_000 }
-    }
-
-    fn time(&self) -> Time {
-        Time::from_millis(self.now)
-    }
-
-    /// All that is to be done now.
-    fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.dispatcher.poll_action()).collect()
-    }
-
-    fn event(&mut self, key: DeviceKey) {
-        self.dispatcher.handle_event(BackendPath::parse(format!("{key}/state").as_bytes()));
-    }
-
-    /// What a look has found that began before.
-    fn seen(&mut self, key: DeviceKey, seen: Observation<'_>) -> Vec<Action> {
-        self.dispatcher.handle_observation(key, &seen, self.time());
-        self.actions()
-    }
-
-    /// A look from its cause to its result.
-    fn look(&mut self, key: DeviceKey, seen: Observation<'_>) -> Vec<Action> {
-        self.event(key);
-        self.actions();
-        self.seen(key, seen)
-    }
-
-    fn hook_ends(&mut self, key: DeviceKey, end: HookEnd) -> Vec<Action> {
-        self.dispatcher.handle_hook_end(key, end, self.time());
-        self.actions()
-    }
-
-    fn mark_refused(&mut self, key: DeviceKey, mark: HotplugStatus) {
-        self.dispatcher.handle_mark_refused(key, mark, self.time());
-        assert_eq!(self.actions(), []);
-    }
-
-    fn service(&mut self, event: ServiceEvent) -> Vec<Action> {
-        self.dispatcher.handle_service(1, event, self.time());
-        self.actions()
-    }
-
-    /// Lets time pass.
-    fn wait(&mut self, millis: u64) -> Vec<Action> {
-        self.now += millis;
-        self.dispatcher.handle_timeout(self.time());
-        self.actions()
-    }
-
-    fn phase(&self, key: DeviceKey) -> Option<Phase> {
-        self.dispatcher.phase(key)
-    }
-
-    /// A device of the kernel's that is served.
-    fn attach(&mut self, key: DeviceKey) {
-        assert!(self.look(key, silent(State::InitWait)).contains(&Action::RunHook(key)));
-        self.hook_ends(key, HookEnd::Success);
-        self.seen(key, facts(State::InitWait, HotplugStatus::Connected));
-        assert_eq!(self.phase(key), Some(Phase::Attached));
-    }
-
-    /// A served device, until its directory is being removed.
-    fn remove(&mut self, key: DeviceKey) {
-        let closed = Observation { online: false, ..silent(State::Closed) };
-        assert!(self.look(key, closed).contains(&Action::RunHook(key)));
-        self.hook_ends(key, HookEnd::Success);
-        assert_eq!(self.wait(200), [Action::Remove(key)]);
-    }
-
-    /// A guest's QEMU that serves this device.
-    fn serve(&mut self, key: DeviceKey) {
-        self.look(key, silent(State::Initialising));
-        self.service(ServiceEvent::Absent);
-        self.seen(key, silent(State::Initialising));
-        self.service(ServiceEvent::Ready);
-        assert_eq!(self.phase(key), Some(Phase::Attached));
-    }
-}
+use hand::{Hand, P9, QDISK, VBD, VIF, facts, silent};
 
 #[test]
 fn an_event_heard_while_the_directory_is_being_removed_is_not_lost() {
@@ -690,70 +576,6 @@ fn a_failed_device_that_has_lost_its_script_is_taken_away_by_the_script_that_was
     assert!(hand.look(VBD, closed).contains(&Action::RunHook(VBD)));
     let hook = hand.dispatcher.hook(VBD).map(|hook| (hook.verb, hook.script));
     assert_eq!(hook, Some((Verb::Remove, &b"script"[..])));
-}
-
-/// A device that is seen at state 1, and whose script is being looked up.
-fn begin(hand: &mut Hand) {
-    hand.event(VIF);
-    assert_eq!(hand.actions(), [Action::Observe(VIF, Want::STATE)]);
-    let early = Observation { want: Want::STATE, script: None, ..silent(State::Initialising) };
-    assert_eq!(hand.seen(VIF, early), [Action::Observe(VIF, Want::HOTPLUG | Want::HOOK)]);
-}
-
-/// The same, with its script seen.
-fn prepared() -> Hand {
-    let mut hand = Hand::new();
-    begin(&mut hand);
-    let want = Want::HOTPLUG | Want::HOOK;
-    let script = Observation { want, state: None, ..silent(State::Initialising) };
-    assert_eq!(hand.seen(VIF, script), [Action::Report(VIF, Notice::Found)]);
-    hand
-}
-
-fn script_event(hand: &mut Hand) {
-    hand.dispatcher.handle_event(BackendPath::parse(format!("{VIF}/script").as_bytes()));
-}
-
-#[test]
-fn a_script_that_was_seen_before_the_backend_is_ready_is_not_asked_for_again() {
-    let mut hand = prepared();
-    hand.event(VIF);
-    assert_eq!(hand.actions(), [Action::Observe(VIF, Want::STATE)]);
-    let second =
-        Observation { want: Want::STATE, script: None, vif_type: None, ..silent(State::InitWait) };
-    assert_eq!(hand.seen(VIF, second), [Action::RunHook(VIF)]);
-    assert_eq!(hand.dispatcher.hook(VIF).unwrap().script, b"script");
-}
-
-#[test]
-fn a_script_that_was_seen_and_has_changed_is_asked_for_again() {
-    let all = Want::STATE | Want::HOTPLUG | Want::HOOK;
-    // Changed, or perhaps, or another device's by now.
-    let changes: [fn(&mut Hand); 3] = [
-        script_event,
-        |hand| hand.dispatcher.handle_event(BackendPath::parse(VIF.to_string().as_bytes())),
-        |hand| hand.dispatcher.handle_resync(),
-    ];
-    for change in changes {
-        let mut hand = prepared();
-        change(&mut hand);
-        hand.event(VIF);
-        assert_eq!(hand.actions(), [Action::Observe(VIF, all)]);
-        let second = Observation { want: all, script: Some(b"other"), ..silent(State::InitWait) };
-        assert_eq!(hand.seen(VIF, second), [Action::RunHook(VIF)]);
-        assert_eq!(hand.dispatcher.hook(VIF).unwrap().script, b"other");
-    }
-}
-
-#[test]
-fn a_script_that_changes_while_it_is_looked_up_is_looked_up_again() {
-    let mut hand = Hand::new();
-    begin(&mut hand);
-    script_event(&mut hand);
-    let want = Want::HOTPLUG | Want::HOOK;
-    let script = Observation { want, state: None, ..silent(State::Initialising) };
-    let all = Want::STATE | Want::HOTPLUG | Want::HOOK;
-    assert_eq!(hand.seen(VIF, script), [Action::Observe(VIF, all)]);
 }
 
 #[test]
