@@ -140,7 +140,13 @@ impl Dispatcher {
             guest,
             |phase| phase == Phase::Starting,
             |this, index| {
-                this.attached(index, notice);
+                let device = this.registry.device_mut(index);
+                if device.owed.is_none() {
+                    return this.attached(index, notice);
+                }
+                // It may have closed before it was as new.
+                device.void_look();
+                this.look(index);
             },
         );
         self.reconcile_service(guest, now);
@@ -180,13 +186,17 @@ impl Dispatcher {
     }
 
     /// The guest's QEMU devices in these phases are looked at as if for the first time: what
-    /// was seen before may have changed until the QEMU ended.
+    /// was seen before may have changed until the QEMU ended. So may what is being looked at of
+    /// any other.
     fn look_again(&mut self, guest: u32, which: fn(Phase) -> bool) {
-        self.each_in(guest, which, |this, index| {
+        let any = |_| true;
+        self.each_in(guest, any, |this, index| {
             let device = this.registry.device_mut(index);
-            device.phase = Phase::Waiting;
             device.void_look();
-            this.look(index);
+            if which(device.phase) {
+                device.phase = Phase::Waiting;
+                this.look(index);
+            }
         });
     }
 
@@ -285,6 +295,15 @@ impl Dispatcher {
         self.registry.guest(device.guest).service == ServiceState::Running
             && device.hotplug == HotplugStatus::Connected
             && device.owed.is_none()
+    }
+
+    /// A device that waits for its guest's QEMU is as new, or a QEMU has taken it up: served, if
+    /// that QEMU runs.
+    pub(crate) fn taken_up(&mut self, index: u32) {
+        let device = self.registry.device(index);
+        if self.registry.guest(device.guest).service == ServiceState::Running {
+            self.attached(index, Notice::Attached);
+        }
     }
 
     /// The device needs its guest's QEMU.

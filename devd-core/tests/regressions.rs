@@ -17,7 +17,7 @@ fn an_event_heard_while_the_directory_is_being_removed_is_not_lost() {
     hand.remove(VBD);
     hand.event(VBD);
     hand.dispatcher.handle_removal(VBD, Removal::Removed, hand.time());
-    assert!(hand.actions().contains(&Action::Observe(VBD, Want::STATE)));
+    assert!(hand.actions().iter().any(|action| matches!(action, Action::Observe(VBD, _))));
     assert!(hand.seen(VBD, silent(State::InitWait)).contains(&Action::RunHook(VBD)));
 }
 
@@ -256,6 +256,34 @@ fn a_rewound_disk_that_closes_before_the_next_qemu_takes_it_up_is_closed_by_the_
 }
 
 #[test]
+fn a_disk_that_closes_before_it_can_be_rewound_is_closed_by_the_daemon() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    let connected = |state| facts(state, HotplugStatus::Connected);
+    assert_eq!(hand.seen(QDISK, connected(State::InitWait)), [Action::Rewind(QDISK)]);
+    assert_eq!(hand.wait(1_000), [Action::StartService(1)]);
+    // It was not in state 2 any more, and the event of that has not come.
+    assert!(matches!(hand.service(ServiceEvent::Ready)[..], [Action::Observe(QDISK, _)]));
+    assert_eq!(hand.seen(QDISK, connected(State::Closing)), [Action::Close(QDISK)]);
+}
+
+#[test]
+fn a_rewound_disk_that_the_next_qemu_has_taken_up_is_served() {
+    for state in [State::Initialising, State::InitWait, State::Connected] {
+        let mut hand = Hand::new();
+        hand.serve(QDISK);
+        hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+        hand.seen(QDISK, facts(State::InitWait, HotplugStatus::Connected));
+        hand.wait(1_000);
+        hand.service(ServiceEvent::Ready);
+        hand.seen(QDISK, facts(state, HotplugStatus::Connected));
+        assert_eq!(hand.phase(QDISK), Some(Phase::Attached));
+        assert_eq!(hand.look(QDISK, facts(State::Closing, HotplugStatus::Connected)), []);
+    }
+}
+
+#[test]
 fn a_script_that_is_put_right_while_a_look_is_under_way_is_not_missed() {
     let mut hand = Hand::new();
     let bare = Observation { script: None, ..silent(State::InitWait) };
@@ -281,6 +309,25 @@ fn a_disk_first_looked_at_before_a_qemu_had_ended_is_looked_at_again_afterwards(
     assert!(matches!(actions[..], [Action::Observe(_, _)]), "{actions:?}");
     let actions = hand.seen(other, facts(State::InitWait, HotplugStatus::Connected));
     assert!(actions.contains(&Action::Rewind(other)));
+}
+
+#[test]
+fn a_disk_that_came_back_before_its_qemu_ended_is_looked_at_again_afterwards() {
+    let mut hand = Hand::new();
+    hand.serve(QDISK);
+    let other = DeviceKey { devid: 1, ..QDISK };
+    hand.look(other, silent(State::Initialising));
+    hand.look(other, Observation { online: false, ..silent(State::Closed) });
+    assert_eq!(hand.phase(other), Some(Phase::Lingering));
+    hand.event(other);
+    hand.actions();
+    // What is told afterwards was so before.
+    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
+    let actions = hand.seen(other, silent(State::Initialising));
+    assert!(matches!(actions[..], [Action::Observe(_, _)]), "{actions:?}");
+    hand.seen(other, facts(State::InitWait, HotplugStatus::Connected));
+    let actions = hand.seen(other, facts(State::InitWait, HotplugStatus::Connected));
+    assert!(actions.contains(&Action::Rewind(other)), "{actions:?}");
 }
 
 #[test]
