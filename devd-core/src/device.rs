@@ -228,7 +228,10 @@ impl Device {
     pub(crate) fn forget_preparation(&mut self) {
         // No hook has run of a device that is so early: there is nothing to be taken away by it.
         let untouched = match self.touched {
-            Touched::Unknown => self.state == Some(State::Initialising),
+            Touched::Unknown => match self.state {
+                Some(state) => state == State::Initialising,
+                None => !self.listed,
+            },
             Touched::No => true,
             Touched::Yes => false,
         };

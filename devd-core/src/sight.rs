@@ -34,8 +34,9 @@ pub(crate) fn needed(device: &Device, state: Option<State>) -> Want {
     let hook = if device.has_hook() && device.hook.is_none() { mark | Want::HOOK } else { mark };
     let Some(state) = state else {
         return match device.phase {
-            // What an earlier daemon has done is told from all of it, as it was at one time.
-            _ if first_look && device.listed => hook,
+            // What an earlier daemon has done is told from all of it, as it was at one time; and
+            // whatever the state is, its hook will need the rest.
+            _ if first_look && (device.listed || device.has_hook()) => hook,
             Phase::Attaching(Run::Ended) => Want::STATE | Want::HOTPLUG,
             // Most probably its backend has taken it up since.
             Phase::Waiting

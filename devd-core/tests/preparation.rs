@@ -2,24 +2,26 @@
 
 mod hand;
 
-use devd_core::{Action, BackendPath, Notice, Observation, State, Want};
+use devd_core::{Action, BackendPath, Notice, Observation, Phase, State, Want};
 use hand::{Hand, VIF, silent};
 
-/// A device that is seen at state 1, and whose script is being looked up.
-fn begin(hand: &mut Hand) {
-    hand.event(VIF);
-    assert_eq!(hand.actions(), [Action::Observe(VIF, Want::STATE)]);
-    let early = Observation { want: Want::STATE, script: None, ..silent(State::Initialising) };
-    assert_eq!(hand.seen(VIF, early), [Action::Observe(VIF, Want::HOTPLUG | Want::HOOK)]);
+/// What a first look takes.
+fn all() -> Want {
+    Want::STATE | Want::HOTPLUG | Want::HOOK
 }
 
-/// The same, with its script seen.
+/// A device that is there of late, and is being looked at.
+fn begin(hand: &mut Hand) {
+    hand.event(VIF);
+    assert_eq!(hand.actions(), [Action::Observe(VIF, all())]);
+}
+
+/// The same, at state 1, with its script seen.
 fn prepared() -> Hand {
     let mut hand = Hand::new();
     begin(&mut hand);
-    let want = Want::HOTPLUG | Want::HOOK;
-    let script = Observation { want, state: None, ..silent(State::Initialising) };
-    assert_eq!(hand.seen(VIF, script), [Action::Report(VIF, Notice::Found)]);
+    let early = Observation { want: all(), ..silent(State::Initialising) };
+    assert_eq!(hand.seen(VIF, early), [Action::Report(VIF, Notice::Found)]);
     hand
 }
 
@@ -40,7 +42,6 @@ fn a_script_that_was_seen_before_the_backend_is_ready_is_not_asked_for_again() {
 
 #[test]
 fn a_script_that_was_seen_and_has_changed_is_asked_for_again() {
-    let all = Want::STATE | Want::HOTPLUG | Want::HOOK;
     // Changed, or perhaps, or another device's by now.
     let changes: [fn(&mut Hand); 3] = [
         script_event,
@@ -51,8 +52,8 @@ fn a_script_that_was_seen_and_has_changed_is_asked_for_again() {
         let mut hand = prepared();
         change(&mut hand);
         hand.event(VIF);
-        assert_eq!(hand.actions(), [Action::Observe(VIF, all)]);
-        let second = Observation { want: all, script: Some(b"other"), ..silent(State::InitWait) };
+        assert_eq!(hand.actions(), [Action::Observe(VIF, all())]);
+        let second = Observation { want: all(), script: Some(b"other"), ..silent(State::InitWait) };
         assert_eq!(hand.seen(VIF, second), [Action::RunHook(VIF)]);
         assert_eq!(hand.dispatcher.hook(VIF).unwrap().script, b"other");
     }
@@ -63,8 +64,7 @@ fn a_script_that_changes_while_it_is_looked_up_is_looked_up_again() {
     let mut hand = Hand::new();
     begin(&mut hand);
     script_event(&mut hand);
-    let want = Want::HOTPLUG | Want::HOOK;
-    let script = Observation { want, state: None, ..silent(State::Initialising) };
-    let all = Want::STATE | Want::HOTPLUG | Want::HOOK;
-    assert_eq!(hand.seen(VIF, script), [Action::Observe(VIF, all)]);
+    let early = Observation { want: all(), ..silent(State::Initialising) };
+    assert_eq!(hand.seen(VIF, early), [Action::Observe(VIF, all())]);
+    assert_eq!(hand.dispatcher.phase(VIF), Some(Phase::Waiting));
 }
