@@ -268,7 +268,7 @@ impl<'a> Daemon<'a> {
                 acted = true;
                 self.act(action, now)?;
             }
-            acted |= self.executor.run_looks(&mut self.client, &mut self.dispatcher, now)?;
+            acted |= self.executor.run(&mut self.client, &mut self.dispatcher, now)?;
             acted |= self.removals.run(&mut self.client, &mut self.dispatcher, now)?;
             // Whatever asks the store something may have brought in events, too.
             if !acted && !self.client.has_event() {
@@ -364,7 +364,7 @@ impl<'a> Daemon<'a> {
                 let written = executor::mark_connected(client, key);
                 self.marked(key, HotplugStatus::Connected, written, now)?;
             }
-            Action::MarkDetached(key) => executor::mark_detached(client, key)?,
+            Action::MarkDetached(key) => self.executor.mark_detached(key),
             Action::Fail(key, reason) => {
                 let said = self.hooks.builtins().take_words(key);
                 let script = self.dispatcher.script(key).unwrap_or_default();

@@ -10,6 +10,8 @@ use xs_proto::ErrorCode;
 #[derive(Debug, Default)]
 pub(crate) struct Executor {
     batch: Batch,
+    /// The devices whose removal hook has run, which is to be said.
+    detached: Vec<DeviceKey>,
     /// The looks that are asked for.
     looks: Vec<(DeviceKey, Want)>,
     /// A path that is being put together.
@@ -25,28 +27,43 @@ impl Executor {
         self.looks.push((key, want));
     }
 
-    /// Carries out the looks that were asked for, some of them if they are many, and tells the
-    /// dispatcher. True if there was one.
+    /// Says, for a daemon that is started later, that the device's removal hook has run, before
+    /// anything is looked at.
+    pub(crate) fn mark_detached(&mut self, key: DeviceKey) {
+        self.detached.push(key);
+    }
+
+    /// Carries out what was asked for, some of the looks if they are many, and tells the
+    /// dispatcher. True if there was anything.
     ///
     /// # Errors
     ///
     /// The connection is lost. The dispatcher was told of every look.
-    pub(crate) fn run_looks(
+    pub(crate) fn run(
         &mut self,
         client: &mut Client,
         dispatcher: &mut Dispatcher,
         now: Time,
     ) -> Result<bool, Error> {
         let count = self.looks.len().min(LOOKS_AT_ONCE);
-        if count == 0 {
+        if count == 0 && self.detached.is_empty() {
             return Ok(false);
         }
         self.batch.clear();
+        for key in &self.detached {
+            self.batch.rm(format!("{key}/hotplug-status"));
+        }
         for (key, want) in &self.looks[..count] {
             ask(&mut self.batch, &mut self.path, *key, *want);
         }
         let mut result = client.run(&mut self.batch);
         let mut answers = Answers { batch: &self.batch, next: 0 };
+        for key in self.detached.drain(..) {
+            // Without a connection that is said of all.
+            if let (Ok(()), Err(code)) = (&result, answers.take(true)) {
+                log::warn!("{key}: cannot remove hotplug-status: {code}");
+            }
+        }
         for (key, want) in self.looks.drain(..count) {
             match (&result, answers.observation(key, want)) {
                 (Ok(()), Ok(mut seen)) => match frontend(client, key, want) {
@@ -74,6 +91,7 @@ impl Executor {
 
     /// The connection was lost: what was asked for will not be answered.
     pub(crate) fn give_up(&mut self, dispatcher: &mut Dispatcher, now: Time) {
+        self.detached.clear();
         for (key, _) in self.looks.drain(..) {
             dispatcher.handle_observation_refused(key, now);
         }
@@ -182,53 +200,25 @@ fn frontend(client: &mut Client, key: DeviceKey, want: Want) -> Result<bool, Err
 
 /// Takes an earlier failure back before the next try. False if the store refused.
 pub(crate) fn reset(client: &mut Client, key: DeviceKey) -> Result<bool, Error> {
-    tell(
-        client,
-        key,
-        "forget the earlier failure",
-        |_| true,
-        |transaction, directory| {
-            // Not removed: netback connects without its hook if the node is missing.
-            transaction.write(format!("{directory}/hotplug-status"), "")?;
-            missing_is_fine(transaction.rm(format!("{directory}/hotplug-error")))
-        },
-    )
+    tell(client, key, "forget the earlier failure", |_| true, &mut |transaction, directory| {
+        // Not removed: netback connects without its hook if the node is missing.
+        transaction.write(format!("{directory}/hotplug-status"), "")?;
+        missing_is_fine(transaction.rm(format!("{directory}/hotplug-error")))
+    })
 }
 
 /// Says for a hook that its work is done. False if the store refused.
 pub(crate) fn mark_connected(client: &mut Client, key: DeviceKey) -> Result<bool, Error> {
-    tell(
-        client,
-        key,
-        "mark it connected",
-        |_| true,
-        |transaction, directory| {
-            transaction.write(format!("{directory}/hotplug-status"), "connected")
-        },
-    )
-}
-
-/// Says, for a daemon that is started later, that the removal hook has run.
-pub(crate) fn mark_detached(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
-    match client.rm(format!("{key}/hotplug-status")) {
-        Err(error) if error.ends_connection() => Err(error),
-        Err(error) if !error.is_missing() => {
-            log::warn!("{key}: cannot remove hotplug-status: {error}");
-            Ok(())
-        }
-        _ => Ok(()),
-    }
+    tell(client, key, "mark it connected", |_| true, &mut |transaction, directory| {
+        transaction.write(format!("{directory}/hotplug-status"), "connected")
+    })
 }
 
 /// Says why the device is not served, unless its hook has said so. False if the store refused.
 pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<bool, Error> {
     let mut said = reason.to_owned();
-    let marked = tell(
-        client,
-        key,
-        "report its failure",
-        |_| true,
-        |transaction, directory| {
+    let marked =
+        tell(client, key, "report its failure", |_| true, &mut |transaction, directory| {
             let error = format!("{directory}/hotplug-error");
             let standing = match transaction.read(&error) {
                 Ok(text) => text,
@@ -252,8 +242,7 @@ pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<
                 }
             }
             transaction.write(format!("{directory}/hotplug-status"), "error")
-        },
-    );
+        });
     if said == reason {
         log::error!("{key}: not served: {reason}");
     } else {
@@ -264,25 +253,24 @@ pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<
 
 /// Closes a device that nobody else is there to close.
 pub(crate) fn close(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
-    tell(
-        client,
-        key,
-        "close it",
-        |state| state == State::Closing,
-        |transaction, directory| transaction.write(format!("{directory}/state"), "6"),
-    )
+    tell(client, key, "close it", |state| state == State::Closing, &mut |transaction, directory| {
+        transaction.write(format!("{directory}/state"), "6")
+    })
     .map(drop)
 }
 
 /// Lets the next QEMU take up a device that the last one had not connected.
 pub(crate) fn rewind(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
     let taken_up = |state| state == State::InitWait;
-    let rewound = change(client, key, taken_up, |transaction, directory| {
+    let rewound = change(client, key, taken_up, &mut |transaction, directory| {
         transaction.write(format!("{directory}/hotplug-status"), "")?;
         transaction.write(format!("{directory}/state"), "1")
     });
     rewound.map(drop)
 }
+
+/// What is changed in a device's directory.
+type Change<'a> = dyn FnMut(&mut Transaction<'_>, &str) -> Result<(), Error> + 'a;
 
 /// Changes a device that is there; that it is not is no failure. False if the store refused,
 /// which is logged.
@@ -291,7 +279,7 @@ fn tell(
     key: DeviceKey,
     what: &str,
     when: fn(State) -> bool,
-    body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
+    body: &mut Change<'_>,
 ) -> Result<bool, Error> {
     match change(client, key, when, body) {
         Err(error) if error.ends_connection() => Err(error),
@@ -309,7 +297,7 @@ fn change(
     client: &mut Client,
     key: DeviceKey,
     when: fn(State) -> bool,
-    mut body: impl FnMut(&mut Transaction<'_>, &str) -> Result<(), Error>,
+    body: &mut Change<'_>,
 ) -> Result<bool, Error> {
     let directory = key.to_string();
     client.transaction(|transaction| match transaction.read(format!("{directory}/state")) {

@@ -57,69 +57,80 @@ fn remove_together(
     if keys.is_empty() {
         return Ok(());
     }
-    let mut tell = |key: &DeviceKey, removal| dispatcher.handle_removal(*key, removal, now);
-    match remove(client, batch, keys) {
-        Ok(unwanted) => {
-            for (key, unwanted) in keys.iter().zip(unwanted) {
-                tell(key, if unwanted { Removal::Removed } else { Removal::Changed });
-            }
-            Ok(())
+    let mut result = match remove_all(client, batch, keys) {
+        Ok(true) => {
+            keys.iter().for_each(|key| dispatcher.handle_removal(*key, Removal::Removed, now));
+            return Ok(());
         }
-        Err(error) if error.ends_connection() => {
-            keys.iter().for_each(|key| tell(key, Removal::Refused));
-            Err(error)
-        }
-        Err(error) if let [key] = keys => {
-            log::error!("{key}: cannot remove the directory: {error}");
-            tell(key, Removal::Refused);
-            Ok(())
-        }
+        Ok(false) => Ok(()),
+        Err(error) if error.ends_connection() => Err(error),
         // What is in the way of one is not to be in the way of all.
-        Err(_) => {
-            let mut result = Ok(());
-            for key in keys.chunks(1) {
-                result = result.and(remove_together(client, batch, key, dispatcher, now));
-            }
-            result
+        Err(error) => {
+            log::warn!(
+                "cannot remove {} directories at once: {error}; one by one then",
+                keys.len()
+            );
+            Ok(())
         }
+    };
+    for key in keys {
+        let removal = match &result {
+            Ok(()) => remove(client, *key),
+            Err(_) => Ok(Removal::Refused),
+        };
+        let removal = removal.unwrap_or_else(|error| {
+            if error.ends_connection() {
+                result = Err(error);
+            } else {
+                log::error!("{key}: cannot remove the directory: {error}");
+            }
+            Removal::Refused
+        });
+        dispatcher.handle_removal(*key, removal, now);
     }
+    result
 }
 
-/// Removes those of the directories that still are those of closed devices: for each, was it
-/// one? In a transaction: the toolstack may put a new device in the place of any at any moment.
-fn remove(client: &mut Client, batch: &mut Batch, keys: &[DeviceKey]) -> Result<Vec<bool>, Error> {
+/// Removes the directories, if `online` says of each that its device is not wanted. What is
+/// closed and not wanted stays so: that tells it from any other. In a transaction: the toolstack
+/// may put a new device in the place of any at any moment. False if nothing was removed.
+fn remove_all(client: &mut Client, batch: &mut Batch, keys: &[DeviceKey]) -> Result<bool, Error> {
+    batch.clear();
+    for key in keys {
+        batch.read(format!("{key}/online"));
+    }
+    for key in keys {
+        batch.rm(key.to_string());
+    }
     client.transaction(|transaction| {
-        batch.clear();
-        for key in keys {
-            batch.read(format!("{key}/online"));
-        }
         transaction.run(batch)?;
-        let mut unwanted = Vec::with_capacity(keys.len());
-        for (index, key) in keys.iter().enumerate() {
+        for index in 0..keys.len() {
             let online = there(batch.reply(index).map_err(refused))?;
-            unwanted.push(is_unwanted(transaction, *key, online)?);
+            if online.is_none_or(|online| online == b"1") {
+                return Ok(Outcome::Abort(false));
+            }
         }
-        if !unwanted.contains(&true) {
-            return Ok(Outcome::Abort(unwanted));
+        for index in keys.len()..batch.len() {
+            batch.reply(index).map_err(refused)?;
         }
-        batch.clear();
-        for (key, _) in keys.iter().zip(&unwanted).filter(|(_, unwanted)| **unwanted) {
-            batch.rm(key.to_string());
-        }
-        transaction.run(batch)?;
-        (0..batch.len()).try_for_each(|index| batch.reply(index).map(drop).map_err(refused))?;
-        Ok(Outcome::Commit(unwanted))
+        Ok(Outcome::Commit(true))
     })
 }
 
-/// Is the device closed for good? What is closed and not wanted stays so: `online` tells it from
-/// any other. Without that node, or with one that says it is wanted, more has to be asked.
-fn is_unwanted(
-    transaction: &mut Transaction<'_>,
-    key: DeviceKey,
-    online: Option<&[u8]>,
-) -> Result<bool, Error> {
-    if online.is_some_and(|online| online != b"1") {
+/// Removes the directory, if its device is closed for good by all that the store says.
+fn remove(client: &mut Client, key: DeviceKey) -> Result<Removal, Error> {
+    client.transaction(|transaction| {
+        if !is_closed_for_good(transaction, key)? {
+            return Ok(Outcome::Abort(Removal::Changed));
+        }
+        transaction.rm(key.to_string())?;
+        Ok(Outcome::Commit(Removal::Removed))
+    })
+}
+
+fn is_closed_for_good(transaction: &mut Transaction<'_>, key: DeviceKey) -> Result<bool, Error> {
+    let online = there(transaction.read(format!("{key}/online")))?;
+    if online.as_ref().is_some_and(|online| online != b"1") {
         return Ok(true);
     }
     let state = there(transaction.read(format!("{key}/state")))?;
