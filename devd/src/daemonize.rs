@@ -5,9 +5,9 @@
 //! was not.
 
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -68,11 +68,8 @@ fn run_here(options: &Options) -> ExitCode {
 
 /// Returns how the daemon ended, if it did before it was ready.
 fn start_in_background(options: &Options, log: &Path) -> io::Result<Option<Exit>> {
-    if let Some(directory) = log.parent() {
-        fs::create_dir_all(directory)?;
-    }
     // What cannot be logged, such as a panic, is to be found in the same place.
-    let output = OpenOptions::new().create(true).append(true).open(log)?;
+    let output = journal::open(log)?;
     let program = process::c_path(&std::env::current_exe()?)?;
     let (ready, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let mut arguments = Vec::new();
@@ -83,13 +80,12 @@ fn start_in_background(options: &Options, log: &Path) -> io::Result<Option<Exit>
     if options.log.is_none() {
         arguments.extend([c"--log".into(), process::c_path(log)?]);
     }
-    let output: OwnedFd = output.into();
     let pid = Program {
         path: &program,
         arguments: &arguments,
         environment: &process::environment(&[]),
-        output: &output,
-        third: Some(&theirs),
+        output: output.as_fd(),
+        third: Some(theirs.as_fd()),
         group: Group::Session,
     }
     .start()?;

@@ -13,6 +13,7 @@ use xs_client::{Client, Error};
 
 use crate::builtin::Builtins;
 use crate::choice::{Choice, Chooser};
+use crate::clock::micros_since;
 use crate::descriptor;
 use crate::hook::Script;
 use crate::orphans::{self, Orphan};
@@ -85,7 +86,7 @@ impl Hooks {
                 arguments: &script.arguments,
                 environment: &script.environment,
                 output: output.theirs(),
-                third: None,
+                third: Some(output.ours()),
                 group: Group::Own,
             };
             Ok((program.start()?, output))
@@ -94,7 +95,7 @@ impl Hooks {
             log::error!("{}: cannot start {}: {error}", hook.key, script.path.display());
             HookFailure::Spawn(error.raw_os_error().unwrap_or(libc::EIO))
         })?;
-        if let Err(error) = poller.add(output.pipe(), Source::Output(pid)) {
+        if let Err(error) = poller.add(output.ours(), Source::Output(pid)) {
             log::warn!("{}: the hook's output comes at its end only: {error}", hook.key);
         }
         log::debug!("{}: process {pid} runs {}", hook.key, script.path.display());
@@ -189,7 +190,7 @@ impl Hooks {
             Some(Exit::Signal(signal)) => HookEnd::Failure(HookFailure::Signal(signal)),
             None => HookEnd::Unknown,
         };
-        let took = running.since.elapsed().as_micros();
+        let took = micros_since(running.since);
         log::debug!("{key}: the {:?} hook took {took} µs: {end:?}", running.verb);
         Some((key, end))
     }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 
@@ -16,7 +16,7 @@ const LINE_MAX: usize = 1024;
 /// The daemon's end of a hook's output.
 #[derive(Debug)]
 pub(crate) struct Output {
-    pipe: File,
+    ours: File,
     /// The hook's end. It stays open here, so that its last writer closing it wakes nobody: that
     /// the hook has ended is heard of by itself.
     theirs: OwnedFd,
@@ -27,32 +27,28 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// A pipe. The hook's end is open for reading too: so a hook that outlives the daemon is not
-    /// ended by the first word it says (SIGPIPE).
     pub(crate) fn new() -> io::Result<Self> {
-        let (ours, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         set_nonblocking(&ours)?;
-        let by_name = format!("/proc/self/fd/{}", writer.as_raw_fd());
-        let theirs = match File::options().read(true).write(true).open(by_name) {
-            Ok(both) => both.into(),
-            Err(_) => writer, // Without /proc it does as it is.
-        };
-        Ok(Self { pipe: ours.into(), theirs, line: Vec::new(), taken: 0 })
+        Ok(Self { ours: ours.into(), theirs, line: Vec::new(), taken: 0 })
     }
 
-    pub(crate) const fn pipe(&self) -> &File {
-        &self.pipe
+    /// The end to read from. The hook is to have it as well: so one that outlives the daemon is
+    /// not ended by the first word it says (SIGPIPE).
+    pub(crate) fn ours(&self) -> BorrowedFd<'_> {
+        self.ours.as_fd()
     }
 
-    pub(crate) const fn theirs(&self) -> &OwnedFd {
-        &self.theirs
+    /// The end to write to.
+    pub(crate) fn theirs(&self) -> BorrowedFd<'_> {
+        self.theirs.as_fd()
     }
 
     /// Takes what is there; gives `log` every whole line. False if nothing can be read any more.
     pub(crate) fn take(&mut self, mut log: impl FnMut(&str)) -> bool {
         let mut bytes = [0; 4096];
         loop {
-            match self.pipe.read(&mut bytes) {
+            match self.ours.read(&mut bytes) {
                 Ok(0) => return false,
                 Ok(len) => self.split(&bytes[..len], &mut log),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -100,7 +96,7 @@ mod tests {
 
     fn lines(chunks: &[&[u8]]) -> Vec<String> {
         let mut output = Output::new().unwrap();
-        let mut theirs = File::from(output.theirs().try_clone().unwrap());
+        let mut theirs = File::from(output.theirs().try_clone_to_owned().unwrap());
         let mut lines = Vec::new();
         for chunk in chunks {
             theirs.write_all(chunk).unwrap();
@@ -126,8 +122,8 @@ mod tests {
     #[test]
     fn a_hook_that_outlives_the_daemon_can_still_write() {
         let output = Output::new().unwrap();
-        let theirs = output.theirs().try_clone().unwrap();
+        let [_ours, theirs] = [output.ours(), output.theirs()].map(|fd| fd.try_clone_to_owned());
         drop(output);
-        File::from(theirs).write_all(b"still here\n").unwrap();
+        File::from(theirs.unwrap()).write_all(b"still here\n").unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -30,15 +30,15 @@ pub(crate) struct Program<'a> {
     pub(crate) arguments: &'a [CString],
     pub(crate) environment: &'a [CString],
     /// Its standard output and standard error. Its standard input is /dev/null.
-    pub(crate) output: &'a OwnedFd,
+    pub(crate) output: BorrowedFd<'a>,
     /// What it is to have as descriptor 3, if anything.
-    pub(crate) third: Option<&'a OwnedFd>,
+    pub(crate) third: Option<BorrowedFd<'a>>,
     pub(crate) group: Group,
 }
 
 impl Program<'_> {
     /// Starts it: no signal blocked or ignored, whatever the daemon has done with them, and no
-    /// descriptors but the three.
+    /// descriptors but those.
     pub(crate) fn start(&self) -> io::Result<Pid> {
         let mut attributes = PosixSpawnAttr::init()?;
         let (flag, pgroup) = match self.group {

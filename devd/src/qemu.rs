@@ -5,9 +5,9 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use xs_proto::ErrorCode;
 use crate::cli::Qemu;
 use crate::descriptor;
 use crate::executor;
+use crate::journal;
 use crate::orphans;
 use crate::poller::{Poller, Source};
 use crate::process::{self, Exit, Group, Program};
@@ -446,7 +447,7 @@ impl Qemus {
             path: &program,
             arguments: &arguments,
             environment: &environment,
-            output: &log.into(),
+            output: log.as_fd(),
             third: None,
             group: Group::Session,
         };
@@ -468,8 +469,7 @@ impl Qemus {
 
     /// Appended to, so that it can be emptied under QEMU's hands.
     fn open_log(&self, domid: Domid) -> io::Result<File> {
-        fs::create_dir_all(&self.log_dir)?;
-        OpenOptions::new().create(true).append(true).open(self.log_path(domid))
+        journal::open(&self.log_path(domid))
     }
 
     fn cap_logs(&self) {

@@ -31,7 +31,8 @@ impl Call {
         call
     }
 
-    /// No input, nothing open but the three, no signal held back, a group of its own.
+    /// No input, nothing open but the three and the other end of its output, no signal held back,
+    /// a group of its own.
     fn finds_itself_alone(&self, scripts: &std::path::Path) {
         wait_until("the shell to have put its files back", || {
             !process::open_files(self.pid).iter().any(|(_, file)| file.ends_with("runs"))
@@ -41,10 +42,12 @@ impl Call {
             .into_iter()
             .filter(|(_, file)| !file.starts_with(scripts))
             .collect();
-        let [(0, input), (1, output), (2, errors)] = &files[..] else { panic!("{files:?}") };
+        let [(0, input), (1, output), (2, errors), (3, end)] = &files[..] else {
+            panic!("{files:?}")
+        };
         assert_eq!(input, &PathBuf::from("/dev/null"));
         assert!(output.to_str().unwrap().starts_with("pipe:"), "{output:?}");
-        assert_eq!(output, errors);
+        assert_eq!([output, output], [errors, end]);
         assert_eq!(process::stat(self.pid, 5), self.pid, "its process group");
         assert_eq!(process::signals(self.pid, "SigBlk"), 0);
         assert_eq!(process::signals(self.pid, "SigIgn"), 0);

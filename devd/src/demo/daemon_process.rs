@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -59,8 +59,8 @@ impl Daemon {
             path: &program,
             arguments: &arguments,
             environment: &process::environment(&[]),
-            output: &OwnedFd::from(output),
-            third: Some(&theirs),
+            output: output.as_fd(),
+            third: Some(theirs.as_fd()),
             // So that Ctrl-C is the demo's to deal with.
             group: Group::Own,
         }
