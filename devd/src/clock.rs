@@ -4,6 +4,11 @@ use std::time::Instant;
 
 use devd_core::Time;
 
+/// How long something that began then has taken, in microseconds.
+pub(crate) fn micros_since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// Milliseconds since the daemon began, on a clock that never goes back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock(Instant);

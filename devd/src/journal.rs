@@ -50,7 +50,8 @@ pub(crate) fn reopen() {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a log to write behind what is in it; makes it, and its directory, if need be.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         fs::create_dir_all(directory)?;
     }

@@ -239,7 +239,7 @@ impl Client {
     ///
     /// Reads whenever there is something to read, also while there is more to write: a store
     /// that is stuck writing to this client does not read from it.
-    fn drive(&mut self, exchange: &mut impl Exchange) -> Result<(), Error> {
+    fn drive(&mut self, exchange: &mut dyn Exchange) -> Result<(), Error> {
         self.check()?;
         let mut silence = Silence::default();
         loop {
@@ -277,7 +277,7 @@ impl Client {
     }
 
     /// Writes what is queued, as far as there is room. True if something is left.
-    fn flush(&mut self, exchange: &mut impl Exchange) -> Result<bool, Error> {
+    fn flush(&mut self, exchange: &mut dyn Exchange) -> Result<bool, Error> {
         loop {
             let bytes = self.connection.transmit();
             if bytes.is_empty() {
@@ -305,7 +305,7 @@ impl Client {
     }
 
     /// Reads what is there and hands out the answers in it.
-    fn read_once(&mut self, exchange: &mut impl Exchange) -> Result<Read, Error> {
+    fn read_once(&mut self, exchange: &mut dyn Exchange) -> Result<Read, Error> {
         let read = self.transport.read(self.connection.space());
         self.take_in(read.map(Some), exchange)
     }
@@ -314,7 +314,7 @@ impl Client {
     fn read_within(
         &mut self,
         timeout: Option<Duration>,
-        exchange: &mut impl Exchange,
+        exchange: &mut dyn Exchange,
     ) -> Result<Read, Error> {
         let read = self.transport.read_within(self.connection.space(), timeout);
         self.take_in(read, exchange)
@@ -323,7 +323,7 @@ impl Client {
     fn take_in(
         &mut self,
         read: io::Result<Option<usize>>,
-        exchange: &mut impl Exchange,
+        exchange: &mut dyn Exchange,
     ) -> Result<Read, Error> {
         let len = match read {
             Ok(None) => return Ok(Read::Nothing),

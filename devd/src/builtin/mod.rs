@@ -40,6 +40,8 @@ use self::failure::Failure;
 use self::thread::{RunId, Threads};
 use self::vif::Interface;
 
+use crate::clock::micros_since;
+
 /// A hook that is part of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Builtin {
@@ -279,7 +281,7 @@ impl Builtins {
                 }
                 log::debug!(
                     "{key}: {name}, {verb:?}, took {} µs: {}",
-                    since.elapsed().as_micros(),
+                    micros_since(since),
                     success.done
                 );
                 match written {
