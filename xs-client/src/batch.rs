@@ -178,11 +178,7 @@ impl Running<'_> {
 
 impl Exchange for Running<'_> {
     fn feed(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        let &Quirks { window, payload_max, .. } = connection.quirks();
-        if connection.outstanding() > window / 2 {
-            // One write for half a window, not one for every answer.
-            return Ok(());
-        }
+        let &Quirks { payload_max, .. } = connection.quirks();
         while connection.has_room()
             && let Some(entry) = self.batch.entries.get_mut(self.next)
         {

@@ -99,12 +99,16 @@ pub trait Transport: Send {
 }
 
 /// In whole milliseconds, rounded up: rounded down, the last one would be spent spinning.
+fn in_milliseconds(timeout: Duration) -> Duration {
+    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
+}
+
 fn poll_timeout(timeout: Option<Duration>) -> PollTimeout {
     let Some(timeout) = timeout else {
         return PollTimeout::NONE;
     };
-    let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
-    PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX)
+    PollTimeout::try_from(in_milliseconds(timeout)).unwrap_or(PollTimeout::MAX)
 }
 
 /// The error of every use of a closed transport.

@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use super::{Transport, closed};
+use super::{Transport, closed, in_milliseconds};
 use crate::Quirks;
 
 /// How long a daemon may take to accept. It has to be waited for: oxenstored lets one
@@ -57,6 +57,9 @@ impl Transport for Socket {
         timeout: Option<Duration>,
     ) -> io::Result<Option<usize>> {
         let fd = self.fd()?;
+        // The kernel counts in milliseconds, or more: what is left of a time that has just begun
+        // needs no call.
+        let timeout = timeout.map(in_milliseconds);
         if timeout != self.sleeps {
             setsockopt(fd, sockopt::ReceiveTimeout, &time_val(timeout))?;
         }
