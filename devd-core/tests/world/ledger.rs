@@ -198,8 +198,11 @@ impl Ledger {
     pub(crate) fn not_started(&mut self, key: DeviceKey, verb: Verb, daemon: u32) {
         let account = self.accounts.entry(key).or_insert_with(|| Account::new(0));
         match verb {
-            // One that an earlier daemon has run has done it.
-            Verb::Add if account.work == Work::Placed && account.daemon != daemon => {}
+            // One that an earlier daemon has run has done it, and so has one that ended well and
+            // that nobody can be sure of.
+            Verb::Add
+                if account.work == Work::Placed && (account.daemon != daemon || account.unsure) => {
+            }
             Verb::Add => {
                 account.daemon = daemon;
                 account.work = Work::Tried;
