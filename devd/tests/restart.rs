@@ -7,8 +7,9 @@ use support::{Device, World, process, wait_until};
 
 const VIF_ON: &str = "vif-bridge online type_if=vif";
 const VIF_OFF: &str = "vif-bridge offline type_if=vif";
-/// Hooks that wait at the gate named as their first argument.
-const GATED: &str = "read x < $DIR/$1; case $1 in add|online) call connect;; esac";
+/// Hooks that wait at the gate named as their first argument, and that a word to a pipe that
+/// nobody can read would end.
+const GATED: &str = "read x < $DIR/$1; echo open; case $1 in add|online) call connect;; esac";
 
 fn gated() -> World {
     let world = World::new();
