@@ -38,7 +38,8 @@ pub enum Action {
     /// is 5.
     Close(DeviceKey),
     /// Write `state` 1 for a device whose QEMU ended before it was connected, and empty its
-    /// `hotplug-status`, if its `state` still is 2: the next QEMU takes it up.
+    /// `hotplug-status`, if its `state` still is 2: the next QEMU takes it up. If it is 5 by now,
+    /// write 6 as for `Close`: the next QEMU would not know of it, and nobody could tell.
     Rewind(DeviceKey),
     /// Remove the backend directory, unless another device is there by now (`online` is 1, and
     /// `state` is not 6 or the frontend's directory exists), then call

@@ -95,11 +95,8 @@ impl Dispatcher {
             | (Phase::Attaching(Run::Running | Run::Stopping), Sight::Ready { .. }) => {}
 
             (Phase::Starting, Sight::Gone) => self.leave(index, true, now),
-            (Phase::Starting, Sight::Early) => {
-                self.registry.device_mut(index).owed = None;
-                self.taken_up(index);
-            }
-            (Phase::Starting, Sight::Ready { .. } | Sight::Reopening) => self.taken_up(index),
+            (Phase::Starting, Sight::Early) => self.registry.device_mut(index).owed = None,
+            (Phase::Starting, Sight::Ready { .. } | Sight::Reopening) => {}
             (Phase::Starting, Sight::Closing) => self.see_to_close(index, now),
             (Phase::Starting, Sight::Closed) => self.leave(index, false, now),
 

@@ -140,13 +140,7 @@ impl Dispatcher {
             guest,
             |phase| phase == Phase::Starting,
             |this, index| {
-                let device = this.registry.device_mut(index);
-                if device.owed.is_none() {
-                    return this.attached(index, notice);
-                }
-                // It may have closed before it was as new.
-                device.void_look();
-                this.look(index);
+                this.attached(index, notice);
             },
         );
         self.reconcile_service(guest, now);
@@ -295,15 +289,6 @@ impl Dispatcher {
         self.registry.guest(device.guest).service == ServiceState::Running
             && device.hotplug == HotplugStatus::Connected
             && device.owed.is_none()
-    }
-
-    /// A device that waits for its guest's QEMU is as new, or a QEMU has taken it up: served, if
-    /// that QEMU runs.
-    pub(crate) fn taken_up(&mut self, index: u32) {
-        let device = self.registry.device(index);
-        if self.registry.guest(device.guest).service == ServiceState::Running {
-            self.attached(index, Notice::Attached);
-        }
     }
 
     /// The device needs its guest's QEMU.

@@ -256,34 +256,6 @@ fn a_rewound_disk_that_closes_before_the_next_qemu_takes_it_up_is_closed_by_the_
 }
 
 #[test]
-fn a_disk_that_closes_before_it_can_be_rewound_is_closed_by_the_daemon() {
-    let mut hand = Hand::new();
-    hand.serve(QDISK);
-    hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
-    let connected = |state| facts(state, HotplugStatus::Connected);
-    assert_eq!(hand.seen(QDISK, connected(State::InitWait)), [Action::Rewind(QDISK)]);
-    assert_eq!(hand.wait(1_000), [Action::StartService(1)]);
-    // It was not in state 2 any more, and the event of that has not come.
-    assert!(matches!(hand.service(ServiceEvent::Ready)[..], [Action::Observe(QDISK, _)]));
-    assert_eq!(hand.seen(QDISK, connected(State::Closing)), [Action::Close(QDISK)]);
-}
-
-#[test]
-fn a_rewound_disk_that_the_next_qemu_has_taken_up_is_served() {
-    for state in [State::Initialising, State::InitWait, State::Connected] {
-        let mut hand = Hand::new();
-        hand.serve(QDISK);
-        hand.service(ServiceEvent::Failed(ServiceFailure::Exit(1)));
-        hand.seen(QDISK, facts(State::InitWait, HotplugStatus::Connected));
-        hand.wait(1_000);
-        hand.service(ServiceEvent::Ready);
-        hand.seen(QDISK, facts(state, HotplugStatus::Connected));
-        assert_eq!(hand.phase(QDISK), Some(Phase::Attached));
-        assert_eq!(hand.look(QDISK, facts(State::Closing, HotplugStatus::Connected)), []);
-    }
-}
-
-#[test]
 fn a_script_that_is_put_right_while_a_look_is_under_way_is_not_missed() {
     let mut hand = Hand::new();
     let bare = Observation { script: None, ..silent(State::InitWait) };

@@ -41,7 +41,9 @@ pub(crate) fn say(action: Action) {
         Action::MarkConnected(key) => say!("{key}: would set hotplug-status to connected"),
         Action::MarkDetached(key) => say!("{key}: would remove hotplug-status"),
         Action::Close(key) => say!("{key}: would set state to 6"),
-        Action::Rewind(key) => say!("{key}: would set state to 1, for a new QEMU"),
+        Action::Rewind(key) => {
+            say!("{key}: would set state to 1, for a new QEMU, or to 6 if it closes")
+        }
         Action::Remove(key) => say!("{key}: would remove the directory"),
         Action::StopHook(key) => say!("{key}: would end its hook"),
         Action::KillHook(key) => say!("{key}: would kill its hook"),

@@ -253,20 +253,29 @@ pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<
 
 /// Closes a device that nobody else is there to close.
 pub(crate) fn close(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
-    tell(client, key, "close it", |state| state == State::Closing, &mut |transaction, directory| {
-        transaction.write(format!("{directory}/state"), "6")
-    })
-    .map(drop)
+    tell(client, key, "close it", is_closing, &mut write_closed).map(drop)
 }
 
-/// Lets the next QEMU take up a device that the last one had not connected.
+/// Lets the next QEMU take up a device that the last one had not connected; closes one that is
+/// let go of by now, which the next QEMU would leave as it is.
 pub(crate) fn rewind(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
     let taken_up = |state| state == State::InitWait;
     let rewound = change(client, key, taken_up, &mut |transaction, directory| {
         transaction.write(format!("{directory}/hotplug-status"), "")?;
         transaction.write(format!("{directory}/state"), "1")
-    });
-    rewound.map(drop)
+    })?;
+    if !rewound {
+        change(client, key, is_closing, &mut write_closed)?;
+    }
+    Ok(())
+}
+
+fn is_closing(state: State) -> bool {
+    state == State::Closing
+}
+
+fn write_closed(transaction: &mut Transaction<'_>, directory: &str) -> Result<(), Error> {
+    transaction.write(format!("{directory}/state"), "6")
 }
 
 /// What is changed in a device's directory.
@@ -315,5 +324,46 @@ fn missing_is_fine(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(error) if error.is_missing() => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use devd_core::Kind;
+    use xs_client::embedded::Store;
+
+    #[test]
+    fn what_a_dead_qemu_has_taken_up_is_made_new_or_closed() {
+        let key = DeviceKey { kind: Kind::Qdisk, domid: 3, devid: 51712 };
+        let nodes = |state, status| [("state", state), ("hotplug-status", status)];
+        for (before, after) in [
+            (nodes("2", "connected"), nodes("1", "")),
+            (nodes("5", "connected"), nodes("6", "connected")),
+            (nodes("4", "error"), nodes("4", "error")),
+            (nodes("6", "connected"), nodes("6", "connected")),
+        ] {
+            let store = Store::new();
+            let mut client = Client::new(store.connect(0).unwrap());
+            for (node, value) in before {
+                client.write(format!("{key}/{node}"), value).unwrap();
+            }
+            rewind(&mut client, key).unwrap();
+            for (node, value) in after {
+                assert_eq!(client.read(format!("{key}/{node}")).unwrap(), value.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_that_is_gone_is_not_brought_back() {
+        let key = DeviceKey { kind: Kind::Qdisk, domid: 3, devid: 51712 };
+        let store = Store::new();
+        let mut client = Client::new(store.connect(0).unwrap());
+        rewind(&mut client, key).unwrap();
+        close(&mut client, key).unwrap();
+        mark_connected(&mut client, key).unwrap();
+        fail(&mut client, key, "reason").unwrap();
+        assert!(!client.exists(key.to_string()).unwrap());
     }
 }

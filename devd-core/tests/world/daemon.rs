@@ -297,6 +297,7 @@ impl World {
                 self.store.set_hotplug(key, Some(""));
                 self.store.set_state(key, 1);
             }
+            Action::Rewind(key) if self.state(key) == Some(5) => self.store.set_state(key, 6),
             Action::Close(_) | Action::Rewind(_) => {}
             Action::Remove(key) => self.remove(key),
             Action::ForgetGuest(domid) => {
