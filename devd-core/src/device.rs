@@ -226,7 +226,8 @@ impl Device {
 
     /// What its hook needs may have changed, and a look that has begun may have missed that.
     pub(crate) fn forget_preparation(&mut self) {
-        // No hook has run of a device that is so early: there is nothing to be taken away by it.
+        // No hook has run of a device that is so early, or that has only just come: there is
+        // nothing to be taken away by it.
         let untouched = match self.touched {
             Touched::Unknown => match self.state {
                 Some(state) => state == State::Initialising,

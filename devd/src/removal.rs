@@ -64,6 +64,11 @@ fn remove_together(
         }
         Ok(false) => Ok(()),
         Err(error) if error.ends_connection() => Err(error),
+        Err(error) if keys.len() == 1 => {
+            log::error!("{}: cannot remove the directory: {error}", keys[0]);
+            dispatcher.handle_removal(keys[0], Removal::Refused, now);
+            return Ok(());
+        }
         // What is in the way of one is not to be in the way of all.
         Err(error) => {
             log::warn!(

@@ -65,7 +65,7 @@ pub fn bare(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// The time that this task has been on a processor (`Documentation/scheduler/sched-stats.rst`).
-pub fn on_cpu(task: &Path) -> Result<Duration> {
+fn on_cpu(task: &Path) -> Result<Duration> {
     let text = fs::read_to_string(task.join("schedstat"))?;
     let nanos = text.split(' ').next().unwrap_or_default().parse()?;
     Ok(Duration::from_nanos(nanos))
