@@ -650,9 +650,11 @@ impl Daemon<'_> {
             }
             return Some(ExitCode::SUCCESS);
         }
-        let done = self.options.dry_run
-            || (self.dispatcher.is_settled() && !self.qemus.is_busy() && self.reconnect.is_none());
-        if self.options.once && done {
+        let done = || {
+            let settled = self.dispatcher.is_settled() && !self.qemus.is_busy();
+            self.options.dry_run || (settled && self.reconnect.is_none())
+        };
+        if self.options.once && done() {
             let failed = |phase| matches!(phase, Phase::Failed(_));
             let mut any = self.dispatcher.devices().any(|(_, phase)| failed(phase));
             any |= self.relist.is_some();
