@@ -11,8 +11,7 @@ use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, HotplugStatus, Notice,
     Phase, ServiceEvent, ServiceFailure, Settings, Time,
 };
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use xs_client::{Address, Client, Error, Event};
 
@@ -22,7 +21,7 @@ use crate::clock::Clock;
 use crate::executor::{self, Executor};
 use crate::hooks::Hooks;
 use crate::pidfile::{PidFile, PidFileError};
-use crate::poller::{Poller, Source};
+use crate::poller::{Poller, Source, signal_fd};
 use crate::process;
 use crate::qemu::{self, Qemus};
 use crate::readiness::Readiness;
@@ -99,7 +98,6 @@ struct Daemon<'a> {
     hooks: Hooks,
     qemus: Qemus,
     poller: Poller,
-    signals: SignalFd,
     readiness: Readiness,
     surroundings: Surroundings,
     /// Kinds that mean nothing, of which each is told once.
@@ -130,11 +128,7 @@ struct News {
 impl<'a> Daemon<'a> {
     fn start(options: &'a Options, readiness: Readiness) -> Result<Self, StartError> {
         let pidfile = options.pidfile.as_deref().map(PidFile::take).transpose()?;
-        let mut mask = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
-            mask.add(signal);
-        }
-        let (signals, poller) = patiently(|| hear(&mask))
+        let poller = patiently(|| Poller::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]))
             .map_err(|error| StartError::system("hear of signals", error))?;
 
         let address = Address::find(options.xenstore.as_deref())?;
@@ -167,7 +161,6 @@ impl<'a> Daemon<'a> {
             },
             client,
             poller,
-            signals,
             readiness,
             unknown_kinds: HashSet::new(),
             ready: false,
@@ -209,8 +202,7 @@ impl<'a> Daemon<'a> {
                     Source::Signals => self.handle_signals(),
                     Source::Builtins => self.news.builtins = true,
                     Source::Output(pid) => self.hooks.handle_output(pid),
-                    // Nobody but its parent hears how it ended.
-                    Source::Process(pid) => self.handle_exit(pid, false),
+                    Source::Process(pid) => self.handle_exit(pid),
                 }
             }
         }
@@ -249,7 +241,7 @@ impl<'a> Daemon<'a> {
             if std::mem::take(&mut self.news.qemu) {
                 let mut happened = Vec::new();
                 let result =
-                    self.qemus.handle_event(&mut self.client, &self.poller, now, &mut happened);
+                    self.qemus.handle_event(&mut self.client, &mut self.poller, now, &mut happened);
                 for (domid, event) in happened {
                     self.dispatcher.handle_service(domid, event, now);
                 }
@@ -349,7 +341,7 @@ impl<'a> Daemon<'a> {
                 }
             }
             Action::StartService(domid) => {
-                let started = self.qemus.start(client, domid, &self.poller, now);
+                let started = self.qemus.start(client, domid, &mut self.poller, now);
                 self.service_answered(domid, started, now)?;
             }
             Action::StopService(domid) => {
@@ -436,7 +428,7 @@ impl<'a> Daemon<'a> {
 
     fn run_hook(&mut self, key: DeviceKey, now: Time) -> Result<(), Error> {
         let (started, result) = match self.dispatcher.hook(key) {
-            Some(hook) => match self.hooks.start(&hook, &mut self.client, &self.poller) {
+            Some(hook) => match self.hooks.start(&hook, &mut self.client, &mut self.poller) {
                 Ok(started) => (started, Ok(())),
                 Err(error) => (Err(HookFailure::Spawn(libc::EIO)), Err(error)),
             },
@@ -528,24 +520,22 @@ impl Daemon<'_> {
 
     fn handle_signals(&mut self) {
         // If there is another, the poller says so again.
-        if let Ok(Some(info)) = self.signals.read_signal() {
-            match i32::try_from(info.ssi_signo).map(Signal::try_from) {
-                Ok(Ok(Signal::SIGCHLD)) => {
-                    while let Some(pid) = process::ended() {
-                        self.handle_exit(pid, true);
-                    }
+        match self.poller.signal() {
+            Some(Signal::SIGCHLD) => {
+                while let Some(pid) = process::ended() {
+                    self.handle_exit(pid);
                 }
-                Ok(Ok(Signal::SIGHUP)) => journal::reopen(),
-                Ok(Ok(signal)) => self.begin_to_end(signal),
-                _ => {}
             }
+            Some(Signal::SIGHUP) => journal::reopen(),
+            Some(signal) => self.begin_to_end(signal),
+            None => {}
         }
     }
 
     /// A process has ended: a hook, a QEMU, or (for process 1) anybody.
-    fn handle_exit(&mut self, pid: Pid, child: bool) {
+    fn handle_exit(&mut self, pid: Pid) {
         let now = self.clock.now();
-        let exit = || child.then(|| process::reap(pid));
+        let exit = || process::reap(pid);
         if let Some((key, end)) = self.hooks.handle_exit(pid, exit) {
             self.dispatcher.handle_hook_end(key, end, now);
         } else if let Some((domid, event)) =
@@ -688,14 +678,6 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     attempt()
 }
 
-/// Blocks these signals; what they are heard by.
-fn hear(signals: &SigSet) -> io::Result<(SignalFd, Poller)> {
-    signals.thread_block().map_err(io::Error::from)?;
-    let (signals, poller) = (signal_fd(signals)?, Poller::new()?);
-    poller.add(&signals, Source::Signals)?;
-    Ok((signals, poller))
-}
-
 /// What to do about it, where that is known.
 fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
@@ -703,12 +685,6 @@ fn remedy(error: &io::Error) -> &'static str {
         Some(libc::ENOMEM) => "; give this domain more memory",
         _ => "",
     }
-}
-
-/// Readable while one of these signals, which are blocked, is pending.
-fn signal_fd(signals: &SigSet) -> io::Result<SignalFd> {
-    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    SignalFd::with_flags(signals, flags).map_err(io::Error::from)
 }
 
 fn settings(options: &Options) -> Settings {

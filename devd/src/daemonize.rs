@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             eprintln!("devd: it did not start; {} says why", log.display());
             match exit {
                 Exit::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(EXIT_FAILURE)),
-                Exit::Signal(_) => ExitCode::from(EXIT_FAILURE),
+                Exit::Signal(_) | Exit::Unheard => ExitCode::from(EXIT_FAILURE),
             }
         }
         Err(error) => {

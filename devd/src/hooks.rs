@@ -28,7 +28,7 @@ struct Running {
     verb: Verb,
     /// `None`: an earlier daemon has started it, and its output is lost.
     output: Option<Output>,
-    /// Its end is heard of by this descriptor, if it is not our child.
+    /// What its end is heard of by, if it has one.
     _process: Option<OwnedFd>,
     /// It was told to end; so is whatever it leaves behind.
     stopped: bool,
@@ -64,7 +64,7 @@ impl Hooks {
         &mut self,
         hook: &Hook<'_>,
         client: &mut Client,
-        poller: &Poller,
+        poller: &mut Poller,
     ) -> Result<Result<(), HookFailure>, Error> {
         match self.chooser.choose_and_tell(hook) {
             Ok(Choice::Builtin(builtin)) => self.builtins.start(builtin, hook, client),
@@ -77,7 +77,7 @@ impl Hooks {
         &mut self,
         hook: &Hook<'_>,
         script: &Script,
-        poller: &Poller,
+        poller: &mut Poller,
     ) -> Result<(), HookFailure> {
         let spawn = || -> io::Result<(Pid, Output)> {
             let output = Output::new()?;
@@ -104,7 +104,7 @@ impl Hooks {
             key: hook.key,
             verb: hook.verb,
             output: Some(output),
-            _process: None,
+            _process: poller.add_child(pid),
             stopped: false,
             since,
         };
@@ -168,12 +168,11 @@ impl Hooks {
         }
     }
 
-    /// A process has ended. Was it a hook? Then it is done with: how did it end? `exit` tells
-    /// how the process did, and reaps it; nothing is told of one that is not our child.
+    /// A process has ended. Was it a hook? Then it is done with: how did it end? `exit` reaps it.
     pub(crate) fn handle_exit(
         &mut self,
         pid: Pid,
-        exit: impl FnOnce() -> Option<Exit>,
+        exit: impl FnOnce() -> Exit,
     ) -> Option<(DeviceKey, HookEnd)> {
         let mut running = self.running.remove(&pid)?;
         let key = running.key;
@@ -185,10 +184,10 @@ impl Hooks {
             output.finish(|line| log::info!("{key}: hook: {line}"));
         }
         let end = match exit() {
-            Some(Exit::Code(0)) => HookEnd::Success,
-            Some(Exit::Code(code)) => HookEnd::Failure(HookFailure::Exit(code)),
-            Some(Exit::Signal(signal)) => HookEnd::Failure(HookFailure::Signal(signal)),
-            None => HookEnd::Unknown,
+            Exit::Code(0) => HookEnd::Success,
+            Exit::Code(code) => HookEnd::Failure(HookFailure::Exit(code)),
+            Exit::Signal(signal) => HookEnd::Failure(HookFailure::Signal(signal)),
+            Exit::Unheard => HookEnd::Unknown,
         };
         let took = micros_since(running.since);
         log::debug!("{key}: the {:?} hook took {took} µs: {end:?}", running.verb);

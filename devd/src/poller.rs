@@ -1,12 +1,16 @@
 //! Waiting for whatever comes first.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use devd_core::Time;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
+
+use crate::descriptor;
 
 /// What can be waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub(crate) enum Source {
     Builtins,
     /// A hook has written something.
     Output(Pid),
-    /// A process that is not our child has ended.
+    /// A process has ended that has a descriptor.
     Process(Pid),
 }
 
@@ -47,17 +51,60 @@ impl Source {
     }
 }
 
-/// An epoll.
+/// An epoll, and the signals.
 #[derive(Debug)]
 pub(crate) struct Poller {
     epoll: Epoll,
     events: Vec<EpollEvent>,
+    signals: SignalFd,
+    heard: SigSet,
 }
 
 impl Poller {
-    pub(crate) fn new() -> io::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Self { epoll, events: vec![EpollEvent::empty(); 64] })
+    /// Waits for these signals at first, which it blocks. Process 1 hears of `SIGCHLD`, too:
+    /// anybody may become its child.
+    pub(crate) fn new(signals: &[Signal]) -> io::Result<Self> {
+        let mut heard: SigSet = signals.iter().copied().collect();
+        if Pid::this().as_raw() == 1 {
+            heard.add(Signal::SIGCHLD);
+        }
+        let mut blocked = heard;
+        blocked.add(Signal::SIGCHLD);
+        blocked.thread_block()?;
+        let poller = Self {
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            events: vec![EpollEvent::empty(); 64],
+            signals: signal_fd(&heard)?,
+            heard,
+        };
+        poller.add(&poller.signals, Source::Signals)?;
+        Ok(poller)
+    }
+
+    /// The next signal, if one has come.
+    pub(crate) fn signal(&self) -> Option<Signal> {
+        let info = self.signals.read_signal().ok()??;
+        Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+    }
+
+    /// Waits for the end of a child: by a descriptor of its own, for as long as that is kept. If
+    /// it can have none, `SIGCHLD` tells of it from now on, and of all others: that takes a look
+    /// at every child each time.
+    pub(crate) fn add_child(&mut self, pid: Pid) -> Option<OwnedFd> {
+        let process = descriptor::of_process(pid).and_then(|process| {
+            self.add(&process, Source::Process(pid))?;
+            Ok(process)
+        });
+        if let Err(error) = &process
+            && !self.heard.contains(Signal::SIGCHLD)
+        {
+            log::debug!("process {pid} has no descriptor: {error}");
+            self.heard.add(Signal::SIGCHLD);
+            if let Err(error) = self.signals.set_mask(&self.heard) {
+                log::error!("cannot hear of the end of process {pid}: {error}");
+            }
+        }
+        process.ok()
     }
 
     /// Waits for input on this descriptor too; one that is closed leaves by itself. The
@@ -88,4 +135,10 @@ impl Poller {
         ready.extend(self.events[..count].iter().filter_map(|event| Source::of(event.data())));
         Ok(())
     }
+}
+
+/// Readable while one of these signals, which are blocked, is pending.
+pub(crate) fn signal_fd(signals: &SigSet) -> io::Result<SignalFd> {
+    let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    SignalFd::with_flags(signals, flags).map_err(io::Error::from)
 }

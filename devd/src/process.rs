@@ -87,6 +87,8 @@ pub(crate) fn c_path(path: &Path) -> io::Result<CString> {
 pub(crate) enum Exit {
     Code(i32),
     Signal(i32),
+    /// It was another's child: only its parent hears how.
+    Unheard,
 }
 
 /// The next child that has ended. It stays a zombie, so that its process group cannot be
@@ -102,15 +104,14 @@ pub(crate) fn ended() -> Option<Pid> {
     }
 }
 
-/// Takes note of how the child ended; its process id is free from then on.
+/// Takes note of how the process ended, or waits for that; its number is free from then on.
 pub(crate) fn reap(pid: Pid) -> Exit {
     loop {
         match waitpid(pid, None) {
             Ok(WaitStatus::Exited(_, code)) => return Exit::Code(code),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Exit::Signal(signal as i32),
             Ok(_) | Err(Errno::EINTR) => {}
-            // Somebody else has reaped it: nobody can tell any more.
-            Err(_) => return Exit::Code(-1),
+            Err(_) => return Exit::Unheard,
         }
     }
 }

@@ -67,8 +67,8 @@ struct Process {
     stage: Stage,
     /// Does the store say which process it is?
     noted: bool,
-    /// Its end is heard of by this, if it is not our child.
-    _adopted: Option<OwnedFd>,
+    /// What its end is heard of by, if it has one.
+    _process: Option<OwnedFd>,
 }
 
 /// A node that is to go and that the store has not let go.
@@ -180,7 +180,7 @@ impl Qemus {
         log::info!("guest {domid}: process {pid} is its QEMU");
         let stage = Stage::Starting(now.after(START));
         let noted = note == Some(pid);
-        self.processes.insert(domid, Process { pid, stage, noted, _adopted: Some(process) });
+        self.processes.insert(domid, Process { pid, stage, noted, _process: Some(process) });
         self.note_pids(client, now);
         self.watch(client)?;
         self.look(client, domid, now)
@@ -207,7 +207,7 @@ impl Qemus {
         &mut self,
         client: &mut Client,
         domid: Domid,
-        poller: &Poller,
+        poller: &mut Poller,
         now: Time,
     ) -> Result<Option<ServiceEvent>, Error> {
         match self.try_find(client, domid, poller, now)? {
@@ -233,7 +233,8 @@ impl Qemus {
         };
         log::info!("guest {domid}: started QEMU, process {pid}");
         let stage = Stage::Starting(now.after(START));
-        self.processes.insert(domid, Process { pid, stage, noted: false, _adopted: None });
+        let process = poller.add_child(pid);
+        self.processes.insert(domid, Process { pid, stage, noted: false, _process: process });
         self.next_log_check.get_or_insert(now.after(LOG_CHECK));
         self.note_pids(client, now);
         Ok(None)
@@ -293,7 +294,7 @@ impl Qemus {
     pub(crate) fn handle_event(
         &mut self,
         client: &mut Client,
-        poller: &Poller,
+        poller: &mut Poller,
         now: Time,
         happened: &mut Vec<Happened>,
     ) -> Result<(), Error> {
@@ -320,22 +321,21 @@ impl Qemus {
         Ok(())
     }
 
-    /// A process has ended. Was it a QEMU? `exit` reaps it and tells how it ended, if it is
-    /// our child.
+    /// A process has ended. Was it a QEMU? `exit` reaps it.
     pub(crate) fn handle_exit(
         &mut self,
         client: &mut Client,
         pid: Pid,
-        exit: impl FnOnce() -> Option<Exit>,
+        exit: impl FnOnce() -> Exit,
         now: Time,
     ) -> Option<Happened> {
         let mut guests = self.processes.iter().filter(|(_, process)| process.pid == pid);
         let (domid, stage) = guests.next().map(|(domid, process)| (*domid, process.stage))?;
         self.processes.remove(&domid);
         let failure = match exit() {
-            Some(Exit::Code(code)) => ServiceFailure::Exit(code),
-            Some(Exit::Signal(signal)) => ServiceFailure::Signal(signal),
-            None => ServiceFailure::Vanished,
+            Exit::Code(code) => ServiceFailure::Exit(code),
+            Exit::Signal(signal) => ServiceFailure::Signal(signal),
+            Exit::Unheard => ServiceFailure::Vanished,
         };
         let event = match stage {
             Stage::Stopping(_) => ServiceEvent::Absent,

@@ -284,5 +284,6 @@ fn how(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("with exit code {code}"),
         Exit::Signal(signal) => format!("by signal {signal}"),
+        Exit::Unheard => "unheard of".into(),
     }
 }
