@@ -58,6 +58,7 @@ fn run_here(options: &Options) -> ExitCode {
         }
     };
     descriptor::keep_from_children();
+    descriptor::hear_of_children();
     if let Err(error) = journal::start(options.log.as_deref(), options.log_level) {
         let log = options.log.as_deref().unwrap_or(Path::new("standard error"));
         eprintln!("devd: cannot log to {}: {error}", log.display());

@@ -1,5 +1,5 @@
-//! File descriptors for which only the kernel can vouch: all unsafe operations of this crate. (The
-//! names in `static_libc` are declared unsafe; what is behind them is not.)
+//! What only the kernel can vouch for, most of it file descriptors: all unsafe operations of this
+//! crate. (The names in `static_libc` are declared unsafe; what is behind them is not.)
 
 use std::fs::File;
 use std::io;
@@ -44,6 +44,13 @@ pub(crate) fn inherited(fd: RawFd) -> io::Result<OwnedFd> {
 pub(crate) fn keep_from_children() {
     // SAFETY: the call takes numbers only; it sets a flag and closes nothing.
     unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed()) };
+}
+
+/// Lets the daemon hear how its children end: whoever started it may have left `SIGCHLD` ignored,
+/// and then they end unheard.
+pub(crate) fn hear_of_children() {
+    // SAFETY: no function of this program becomes a handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// A netlink socket of this protocol (`NETLINK_ROUTE` and the like). What is written to it goes

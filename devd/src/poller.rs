@@ -61,11 +61,12 @@ pub(crate) struct Poller {
 }
 
 impl Poller {
-    /// Waits for these signals at first, which it blocks. Process 1 hears of `SIGCHLD`, too:
-    /// anybody may become its child.
+    /// Waits for these signals at first, which it blocks; for `SIGCHLD`, too, where processes
+    /// have no descriptors (before Linux 5.3), and in process 1, whose child anybody may become.
     pub(crate) fn new(signals: &[Signal]) -> io::Result<Self> {
         let mut heard: SigSet = signals.iter().copied().collect();
-        if Pid::this().as_raw() == 1 {
+        let own = Pid::this();
+        if own.as_raw() == 1 || descriptor::of_process(own).is_err() {
             heard.add(Signal::SIGCHLD);
         }
         let mut blocked = heard;
@@ -87,24 +88,29 @@ impl Poller {
         Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
     }
 
-    /// Waits for the end of a child: by a descriptor of its own, for as long as that is kept. If
-    /// it can have none, `SIGCHLD` tells of it from now on, and of all others: that takes a look
-    /// at every child each time.
+    /// Waits for the end of a child, by a descriptor of its own as long as that is kept. It has
+    /// none if `SIGCHLD` is waited for, which tells that any of them has ended, and not which.
     pub(crate) fn add_child(&mut self, pid: Pid) -> Option<OwnedFd> {
-        let process = descriptor::of_process(pid).and_then(|process| {
-            self.add(&process, Source::Process(pid))?;
-            Ok(process)
-        });
-        if let Err(error) = &process
-            && !self.heard.contains(Signal::SIGCHLD)
-        {
-            log::debug!("process {pid} has no descriptor: {error}");
-            self.heard.add(Signal::SIGCHLD);
-            if let Err(error) = self.signals.set_mask(&self.heard) {
-                log::error!("cannot hear of the end of process {pid}: {error}");
+        if self.heard.contains(Signal::SIGCHLD) {
+            return None;
+        }
+        match self.try_add_child(pid) {
+            Ok(process) => Some(process),
+            Err(error) => {
+                log::warn!("process {pid}: {error}; SIGCHLD tells of its end, and of others'");
+                self.heard.add(Signal::SIGCHLD);
+                if let Err(error) = self.signals.set_mask(&self.heard) {
+                    log::error!("cannot hear of the end of process {pid}: {error}");
+                }
+                None
             }
         }
-        process.ok()
+    }
+
+    fn try_add_child(&self, pid: Pid) -> io::Result<OwnedFd> {
+        let process = descriptor::of_process(pid)?;
+        self.add(&process, Source::Process(pid))?;
+        Ok(process)
     }
 
     /// Waits for input on this descriptor too; one that is closed leaves by itself. The

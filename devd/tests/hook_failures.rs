@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use support::{DOMID, Device, World, process, wait_until};
@@ -35,6 +36,22 @@ fn a_hook_that_fails_is_reported_and_tried_again_until_it_does_well() {
     fs::remove_file(broken).unwrap();
     world.wait_connected(&device);
     assert_eq!(world.node(&device, "hotplug-error"), None);
+}
+
+#[test]
+fn how_a_hook_ends_is_heard_by_a_daemon_that_was_started_with_sigchld_ignored() {
+    let world = World::new();
+    world.hook("vif-bridge", "exit 3");
+    let _kernel = world.kernel();
+    let whole = world.command(&[]);
+    let mut command = Command::new("env");
+    command.arg("--ignore-signal=CHLD");
+    command.arg(whole.get_program()).args(whole.get_args());
+    let _devd = world.devd_by(command);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    let reason = world.wait_refused(&device);
+    assert!(reason.contains("vif-bridge failed with exit code 3"), "{reason}");
 }
 
 #[test]

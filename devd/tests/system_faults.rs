@@ -4,15 +4,19 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use support::{
     Devd, Device, Failing, Stage, Story, World, process, side_by_side, wait_until, within,
 };
 
-/// What fails, with which error, and what the log must then say: of what the daemon can do at
-/// once again it says nothing.
-const FAULTS: [(&str, Errno, &str); 17] = [
+/// A function that fails, with which error, and what the log must then say: of what the daemon can
+/// do at once again it says nothing.
+type Fault = (&'static str, Errno, &'static str);
+
+const FAULTS: [Fault; 16] = [
     ("posix_spawn", Errno::EAGAIN, "os error 11"),
     ("posix_spawn", Errno::ENOMEM, "os error 12"),
     ("pipe2", Errno::EMFILE, "os error 24"),
@@ -25,12 +29,15 @@ const FAULTS: [(&str, Errno, &str); 17] = [
     ("send", Errno::EINTR, ""),
     ("send", Errno::ENOBUFS, "os error 105"),
     ("recv", Errno::ECONNRESET, "I try to get it back"),
-    ("poll", Errno::ENOMEM, "I try to get it back"),
-    ("waitid", Errno::EINTR, ""),
+    ("pidfd_open", Errno::EMFILE, "os error 24"),
     ("waitpid", Errno::EINTR, ""),
     ("kill", Errno::EPERM, "EPERM"),
     ("killpg", Errno::EPERM, "EPERM"),
 ];
+
+/// The same where processes have no descriptors (before Linux 5.3).
+const FAULTS_WITHOUT: [Fault; 3] =
+    [("waitid", Errno::EINTR, ""), ("read", Errno::EINTR, ""), ("read", Errno::EIO, "")];
 
 /// The lives to see it in: one in which signals are sent to hooks takes seconds.
 fn stories(function: &str) -> &'static [Story] {
@@ -44,29 +51,53 @@ fn stories(function: &str) -> &'static [Story] {
 
 #[test]
 fn whatever_call_fails_once_every_device_is_served_and_nothing_is_left() {
-    let pairs =
-        FAULTS.iter().flat_map(|fault| stories(fault.0).iter().map(move |story| (*story, fault)));
-    side_by_side(pairs, |(story, fault)| lives(story, fault));
+    assert_served(&FAULTS, |_| {});
 }
 
-fn stage(story: Story) -> (Stage, Failing) {
+#[test]
+fn nor_does_it_matter_where_processes_have_no_descriptors() {
+    assert_served(&FAULTS_WITHOUT, |failing| {
+        failing.set("pidfd_open", Errno::ENOSYS as i32, 0);
+    });
+}
+
+fn assert_served(faults: &[Fault], at_start: fn(&Failing)) {
+    let struck: Vec<_> = faults.iter().map(|_| AtomicBool::new(false)).collect();
+    let pairs = faults.iter().zip(&struck).flat_map(|(fault, struck)| {
+        stories(fault.0).iter().map(move |story| (*story, fault, struck))
+    });
+    side_by_side(pairs, |(story, fault, struck)| lives(story, fault, at_start, struck));
+    for (fault, struck) in faults.iter().zip(&struck) {
+        assert!(struck.load(Ordering::Relaxed), "{} is not called", fault.0);
+    }
+}
+
+/// A daemon for this story, started with this fault.
+fn stage(story: Story, at_start: fn(&Failing)) -> (Stage, Failing) {
     let mut failing = None;
     let stage = Stage::with(story, |world, command| {
         let hand = Failing::new(world.file("fault"));
         hand.apply(command);
+        at_start(&hand);
         failing = Some(hand);
     });
     (stage, failing.unwrap())
 }
 
 /// Lives of one device, in each of which one call more goes well before one fails.
-fn lives(story: Story, (function, error, word): &(&str, Errno, &str)) -> Vec<String> {
-    let (mut stage, mut failing) = stage(story);
+fn lives(
+    story: Story,
+    (function, error, word): &Fault,
+    at_start: fn(&Failing),
+    any: &AtomicBool,
+) -> Vec<String> {
+    let (mut stage, mut failing) = stage(story, at_start);
     let mut wrong = Vec::new();
     for nth in 1.. {
         failing.set(function, *error as i32, nth);
         let end = stage.live();
         let struck = failing.calls() >= nth;
+        any.fetch_or(struck, Ordering::Relaxed);
         let problem = match end {
             Ok(()) if !struck => break,
             Ok(()) => within("in the log", || stage.log_says(word)).err(),
@@ -78,14 +109,14 @@ fn lives(story: Story, (function, error, word): &(&str, Errno, &str)) -> Vec<Str
         };
         let log = stage.log();
         wrong.push(format!("{story:?}, {error} of {function} {nth}: {problem}\n{log}"));
-        (stage, failing) = self::stage(story);
+        (stage, failing) = self::stage(story, at_start);
     }
     wrong
 }
 
 /// What fails while the daemon starts, with which error, and what the reason must name if it
 /// does not start for that; the others it makes up for.
-const FAULTS_AT_START: [(&str, Errno, Option<&str>); 18] = [
+const FAULTS_AT_START: [(&str, Errno, Option<&str>); 19] = [
     ("mkdir", Errno::EACCES, Some("cannot log to")),
     ("open64", Errno::EMFILE, Some("os error 24")),
     ("flock", Errno::ENOLCK, Some("cannot write the pid file")),
@@ -100,6 +131,7 @@ const FAULTS_AT_START: [(&str, Errno, Option<&str>); 18] = [
     ("epoll_create1", Errno::EMFILE, None),
     ("epoll_ctl", Errno::ENOMEM, None),
     ("epoll_wait", Errno::EINTR, None),
+    ("pidfd_open", Errno::ENOSYS, None),
     ("eventfd", Errno::ENFILE, None),
     ("read", Errno::EIO, None),
     ("opendir", Errno::EMFILE, None),
