@@ -272,9 +272,8 @@ impl<'a> Daemon<'a> {
     fn hear_events(&mut self) {
         while let Some(event) = self.client.next_event() {
             match event {
-                // All else that a QEMU writes there says nothing of whether it is ready.
                 Event::Watch(event) if event.token == qemu::TOKEN => {
-                    self.news.qemu |= event.path.ends_with(b"/state");
+                    self.news.qemu |= self.qemus.hear(event.path);
                 }
                 // All that is there will be listed.
                 Event::Watch(_) if self.news.resync => {}
@@ -287,7 +286,10 @@ impl<'a> Daemon<'a> {
                     }
                     self.dispatcher.handle_event(path);
                 }
-                Event::Resync => (self.news.resync, self.news.qemu) = (true, true),
+                Event::Resync => {
+                    self.qemus.hear_all();
+                    (self.news.resync, self.news.qemu) = (true, true);
+                }
             }
         }
     }

@@ -3,7 +3,8 @@
 //! Whoever wants to know about a QEMU asks the store (`libxl/F/qdisk-backend-pid`,
 //! `device-model/F/state`) and the system. So does the daemon when it is started again.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
@@ -61,6 +62,15 @@ enum Stage {
     Overdue,
 }
 
+impl Stage {
+    const fn deadline(self) -> Option<Time> {
+        match self {
+            Self::Starting(deadline) | Self::Stopping(deadline) => Some(deadline),
+            Self::Running | Self::Overdue => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Process {
     pid: Pid,
@@ -86,6 +96,10 @@ pub(crate) struct Qemus {
     xenstore: Option<PathBuf>,
     log_dir: PathBuf,
     processes: HashMap<Domid, Process>,
+    /// Their deadlines, the earliest first. One that is not its process's any more does not count.
+    deadlines: BinaryHeap<Reverse<(Time, Domid)>>,
+    /// Guests whose QEMU may be ready now.
+    heard: Vec<Domid>,
     /// QEMUs that were found running at the daemon's start.
     found: HashMap<Domid, Pid>,
     /// Is `device-model` watched? Only as long as a QEMU is being started.
@@ -110,6 +124,8 @@ impl Qemus {
             xenstore,
             log_dir,
             processes: HashMap::new(),
+            deadlines: BinaryHeap::new(),
+            heard: Vec::new(),
             found: HashMap::new(),
             watching: false,
             next_log_check: None,
@@ -178,12 +194,17 @@ impl Qemus {
         };
         self.found.remove(&domid);
         log::info!("guest {domid}: process {pid} is its QEMU");
-        let stage = Stage::Starting(now.after(START));
-        let noted = note == Some(pid);
-        self.processes.insert(domid, Process { pid, stage, noted, _process: Some(process) });
+        self.insert(domid, pid, note == Some(pid), Some(process), now);
         self.note_pids(client, now);
         self.watch(client)?;
         self.look(client, domid, now)
+    }
+
+    fn insert(&mut self, domid: Domid, pid: Pid, noted: bool, process: Option<OwnedFd>, now: Time) {
+        let deadline = now.after(START);
+        let stage = Stage::Starting(deadline);
+        self.processes.insert(domid, Process { pid, stage, noted, _process: process });
+        self.deadlines.push(Reverse((deadline, domid)));
     }
 
     fn find_later(&mut self, domid: Domid, now: Time) {
@@ -232,9 +253,7 @@ impl Qemus {
             }
         };
         log::info!("guest {domid}: started QEMU, process {pid}");
-        let stage = Stage::Starting(now.after(START));
-        let process = poller.add_child(pid);
-        self.processes.insert(domid, Process { pid, stage, noted: false, _process: process });
+        self.insert(domid, pid, false, poller.add_child(pid), now);
         self.next_log_check.get_or_insert(now.after(LOG_CHECK));
         self.note_pids(client, now);
         Ok(None)
@@ -273,7 +292,9 @@ impl Qemus {
             return Ok(Some(ServiceEvent::Absent));
         };
         log::info!("guest {domid}: ending QEMU, process {}", process.pid);
-        process.stage = Stage::Stopping(now.after(STOP));
+        let deadline = now.after(STOP);
+        process.stage = Stage::Stopping(deadline);
+        self.deadlines.push(Reverse((deadline, domid)));
         signal(process.pid, Signal::SIGHUP);
         Ok(None)
     }
@@ -289,8 +310,23 @@ impl Qemus {
         self.remove(client, Leftover { domid, node: format!("libxl/{domid}"), tries: 0 }, now)
     }
 
-    /// Something happened under `device-model`, or it is time to ask again what the store had
-    /// refused: is a QEMU ready?
+    /// Something has happened at this path, which is under `device-model`. True if it says that
+    /// a QEMU may be ready.
+    pub(crate) fn hear(&mut self, path: &[u8]) -> bool {
+        let guest =
+            path.strip_prefix(b"device-model/").and_then(|rest| rest.strip_suffix(b"/state"));
+        let domid: Option<Domid> =
+            guest.and_then(|guest| std::str::from_utf8(guest).ok()?.parse().ok());
+        self.heard.extend(domid);
+        domid.is_some()
+    }
+
+    /// Something may have happened anywhere there.
+    pub(crate) fn hear_all(&mut self) {
+        self.heard = self.processes.keys().copied().collect();
+    }
+
+    /// A QEMU may be ready, or it is time to ask again what the store had refused.
     pub(crate) fn handle_event(
         &mut self,
         client: &mut Client,
@@ -311,11 +347,12 @@ impl Qemus {
         }
         result?;
         self.note_pids(client, now);
-        let starting = |process: &Process| matches!(process.stage, Stage::Starting(_));
-        let guests = self.processes.iter().filter(|(_, process)| starting(process));
-        for domid in guests.map(|(domid, _)| *domid).collect::<Vec<_>>() {
-            let ready = self.look(client, domid, now)?;
-            happened.extend(ready.map(|event| (domid, event)));
+        for domid in std::mem::take(&mut self.heard) {
+            let process = self.processes.get(&domid);
+            if process.is_some_and(|process| matches!(process.stage, Stage::Starting(_))) {
+                let ready = self.look(client, domid, now)?;
+                happened.extend(ready.map(|event| (domid, event)));
+            }
         }
         self.unwatch_if_idle(client, now);
         Ok(())
@@ -361,30 +398,31 @@ impl Qemus {
 
     /// The next deadline.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let deadlines = self.processes.values().filter_map(|process| match process.stage {
-            Stage::Starting(deadline) | Stage::Stopping(deadline) => Some(deadline),
-            Stage::Running | Stage::Overdue => None,
-        });
-        deadlines.chain(self.next_log_check).chain(self.retry).min()
+        let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
+        deadline.into_iter().chain(self.next_log_check).chain(self.retry).min()
     }
 
     /// Deals with the deadlines that have passed. True if the store is to be asked again:
     /// [`handle_event`](Self::handle_event) does that.
     pub(crate) fn handle_timeout(&mut self, now: Time) -> bool {
-        for (domid, process) in &mut self.processes {
-            match process.stage {
-                Stage::Starting(deadline) if deadline <= now => {
-                    log::error!("guest {domid}: QEMU is not ready in time");
-                    process.stage = Stage::Overdue;
-                    signal(process.pid, Signal::SIGKILL);
-                }
-                Stage::Stopping(deadline) if deadline <= now => {
-                    log::warn!("guest {domid}: QEMU does not end; killing it");
-                    process.stage = Stage::Stopping(now.after(STOP));
-                    signal(process.pid, Signal::SIGKILL);
-                }
-                _ => {}
+        while let Some(Reverse((deadline, domid))) = self.deadlines.peek().copied() {
+            let process = self.processes.get_mut(&domid);
+            let process = process.filter(|process| process.stage.deadline() == Some(deadline));
+            if process.is_some() && deadline > now {
+                break;
             }
+            self.deadlines.pop();
+            let Some(process) = process else { continue };
+            if let Stage::Starting(_) = process.stage {
+                log::error!("guest {domid}: QEMU is not ready in time");
+                process.stage = Stage::Overdue;
+            } else {
+                log::warn!("guest {domid}: QEMU does not end; killing it");
+                let deadline = now.after(STOP);
+                process.stage = Stage::Stopping(deadline);
+                self.deadlines.push(Reverse((deadline, domid)));
+            }
+            signal(process.pid, Signal::SIGKILL);
         }
         if self.next_log_check.is_some_and(|at| at <= now) {
             self.cap_logs();
@@ -413,6 +451,7 @@ impl Qemus {
             Err(error) => {
                 if !error.is_missing() {
                     log::warn!("guest {domid}: is its QEMU ready? {error}; will ask again");
+                    self.heard.push(domid);
                     self.ask_again(now);
                 }
                 false

@@ -61,3 +61,32 @@ fn the_life_of_a_guests_only_qemu_disk_takes_at_most_twenty_six() {
     let taken = world.counts().total() - begin;
     assert!((20..=26).contains(&taken), "{taken}\n{}", world.log());
 }
+
+#[test]
+fn a_qemu_that_is_ready_costs_no_look_at_those_that_are_not() {
+    let world = World::new();
+    let qemu = world.qemu_that(
+        "read x < $DIR/gate$2
+         call write device-model/$2/state running
+         while :; do read x < $DIR/never; done",
+    );
+    world.gate("never");
+    let _devd = world.devd(&["--qemu", &qemu]);
+    let guests = 3..9;
+    for guest in guests.clone() {
+        world.gate(&format!("gate{guest}"));
+        world.attach(&Device::qdisk(guest, 51712));
+    }
+    wait_until("all QEMUs", || guests.clone().all(|guest| !world.qemus(guest).is_empty()));
+    let mut taken = Vec::new();
+    for guest in guests {
+        world.wait_settled();
+        let before = world.counts().total();
+        let _open = world.open(&format!("gate{guest}"));
+        world.wait_logged(&format!("backend/qdisk/{guest}/51712: attached"));
+        taken.push(world.counts().total() - before);
+    }
+    // After the last one there is a watch less, and that is a request.
+    *taken.last_mut().unwrap() -= 1;
+    assert!(taken.iter().all(|count| *count == taken[0]), "{taken:?}");
+}
