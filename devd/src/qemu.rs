@@ -413,14 +413,19 @@ impl Qemus {
             }
             self.deadlines.pop();
             let Some(process) = process else { continue };
-            if let Stage::Starting(_) = process.stage {
-                log::error!("guest {domid}: QEMU is not ready in time");
-                process.stage = Stage::Overdue;
-            } else {
-                log::warn!("guest {domid}: QEMU does not end; killing it");
-                let deadline = now.after(STOP);
-                process.stage = Stage::Stopping(deadline);
-                self.deadlines.push(Reverse((deadline, domid)));
+            match process.stage {
+                Stage::Starting(_) => {
+                    log::error!("guest {domid}: QEMU is not ready in time");
+                    process.stage = Stage::Overdue;
+                }
+                Stage::Stopping(_) => {
+                    log::warn!("guest {domid}: QEMU does not end; killing it");
+                    let deadline = now.after(STOP);
+                    process.stage = Stage::Stopping(deadline);
+                    self.deadlines.push(Reverse((deadline, domid)));
+                }
+                // They have none.
+                Stage::Running | Stage::Overdue => continue,
             }
             signal(process.pid, Signal::SIGKILL);
         }
