@@ -178,7 +178,7 @@ pub(crate) struct Builtins {
 
 impl Builtins {
     pub(crate) fn new(antispoof: bool) -> std::io::Result<Self> {
-        // Each disk in a file takes a descriptor.
+        // Each disk in a file takes a descriptor, and so does each QEMU.
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
         }
