@@ -103,8 +103,8 @@ fn pipeline(store: &str, site: &Site, depth: usize) {
 }
 
 /// Events of as many nodes: written by one client, heard of by another. Each way has a directory of
-/// its own, so that the watches stay: opening and closing in a turn would change, for a while, who
-/// runs on which CPU.
+/// its own, so that the watches stay: after opening and closing, the writes of the next milliseconds
+/// take longer, and would count for the way whose turn it is.
 fn events(store: &str, site: &Site) {
     const COUNT: u32 = 256;
     let batch = |directory: &str| {
