@@ -139,9 +139,7 @@ impl Dispatcher {
         self.each_in(
             guest,
             |phase| phase == Phase::Starting,
-            |this, index| {
-                this.attached(index, notice);
-            },
+            |this, index| this.attached(index, notice),
         );
         self.reconcile_service(guest, now);
     }

@@ -14,7 +14,6 @@ use xs_client::{Client, Error};
 use crate::builtin::Builtins;
 use crate::choice::{Choice, Chooser};
 use crate::clock::micros_since;
-use crate::descriptor;
 use crate::hook::Script;
 use crate::orphans::{self, Orphan};
 use crate::output::Output;
@@ -118,11 +117,10 @@ impl Hooks {
     ///
     /// It runs, and the system does not let the daemon wait for its end.
     pub(crate) fn adopt(&mut self, orphan: &Orphan, poller: &Poller) -> io::Result<bool> {
-        let process = match descriptor::of_process(orphan.pid) {
+        let process = match poller.add_process(orphan.pid) {
             Err(error) if orphans::is_gone(&error) => return Ok(false),
             process => process?,
         };
-        poller.add(&process, Source::Process(orphan.pid))?;
         let running = Running {
             key: orphan.key,
             verb: orphan.verb,

@@ -94,7 +94,7 @@ impl Poller {
         if self.heard.contains(Signal::SIGCHLD) {
             return None;
         }
-        match self.try_add_child(pid) {
+        match self.add_process(pid) {
             Ok(process) => Some(process),
             Err(error) => {
                 log::warn!("process {pid}: {error}; SIGCHLD tells of its end, and of others'");
@@ -107,7 +107,12 @@ impl Poller {
         }
     }
 
-    fn try_add_child(&self, pid: Pid) -> io::Result<OwnedFd> {
+    /// Waits for the end of a process, whoever its parent is, as long as what is returned is kept.
+    ///
+    /// # Errors
+    ///
+    /// `ESRCH`: there is no such process.
+    pub(crate) fn add_process(&self, pid: Pid) -> io::Result<OwnedFd> {
         let process = descriptor::of_process(pid)?;
         self.add(&process, Source::Process(pid))?;
         Ok(process)

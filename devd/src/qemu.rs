@@ -19,11 +19,10 @@ use xs_client::{Client, Error};
 use xs_proto::ErrorCode;
 
 use crate::cli::Qemu;
-use crate::descriptor;
 use crate::executor;
 use crate::journal;
 use crate::orphans;
-use crate::poller::{Poller, Source};
+use crate::poller::Poller;
 use crate::process::{self, Exit, Group, Program};
 
 /// A QEMU must be ready in this time, as upstream has it.
@@ -628,12 +627,9 @@ fn adopt(
 ) -> io::Result<Option<(Pid, OwnedFd)>> {
     candidates
         .find_map(|pid| match orphans::is_qemu_of(pid, domid) {
-            Ok(true) => match descriptor::of_process(pid) {
-                Ok(process) => {
-                    Some(poller.add(&process, Source::Process(pid)).map(|()| (pid, process)))
-                }
+            Ok(true) => match poller.add_process(pid) {
                 Err(error) if orphans::is_gone(&error) => None,
-                Err(error) => Some(Err(error)),
+                process => Some(process.map(|process| (pid, process))),
             },
             Ok(false) => None,
             Err(error) => Some(Err(error)),

@@ -2,19 +2,16 @@
 
 mod support;
 
-use std::process::Command;
-
 use support::{Devd, Device, World, disk, network};
 
 /// A daemon that is root, but with these capabilities only.
 #[track_caller]
 fn devd_with(world: &World, capabilities: &str) -> Devd {
     let whole = world.command(&["--hooks", "builtin", "--antispoof"]);
-    let mut command = Command::new("setpriv");
     let set = format!("-all{capabilities}");
-    command.args(["--bounding-set", &set, "--inh-caps", "-all", "--ambient-caps", "-all"]);
-    command.arg(whole.get_program()).args(whole.get_args());
-    world.devd_by(command)
+    let none = ["--inh-caps", "-all", "--ambient-caps", "-all"];
+    let setpriv = ["setpriv", "--bounding-set", &set].into_iter().chain(none);
+    world.devd_by(Devd::under(setpriv, &whole))
 }
 
 #[test]

@@ -3,10 +3,9 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use support::{DOMID, Device, World, process, wait_until};
+use support::{DOMID, Devd, Device, World, process, wait_until};
 use xs_client::embedded::Fault;
 use xs_proto::{ErrorCode, MessageType};
 
@@ -43,11 +42,7 @@ fn how_a_hook_ends_is_heard_by_a_daemon_that_was_started_with_sigchld_ignored() 
     let world = World::new();
     world.hook("vif-bridge", "exit 3");
     let _kernel = world.kernel();
-    let whole = world.command(&[]);
-    let mut command = Command::new("env");
-    command.arg("--ignore-signal=CHLD");
-    command.arg(whole.get_program()).args(whole.get_args());
-    let _devd = world.devd_by(command);
+    let _devd = world.devd_by(Devd::under(["env", "--ignore-signal=CHLD"], &world.command(&[])));
     let device = Device::vif(3, 0);
     world.attach(&device);
     let reason = world.wait_refused(&device);

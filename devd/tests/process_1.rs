@@ -4,10 +4,9 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
-use support::{Device, World, process, wait_for, wait_until};
+use support::{Devd, Device, World, process, wait_for, wait_until};
 
 #[test]
 #[ignore = "needs root: run .ci/test"]
@@ -27,10 +26,8 @@ fn it_reaps_whom_it_has_not_started_and_ends_when_it_is_told_to() {
         );
         let _kernel = world.kernel();
         let whole = world.command(&["--linger", "0"]);
-        let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
-        command.arg(whole.get_program()).args(whole.get_args());
-        let mut unshare = world.devd_by(command);
+        let unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+        let mut unshare = world.devd_by(Devd::under(unshare, &whole));
         let devd = wait_for("the daemon", || process::children(unshare.pid()).first().copied());
         let status = fs::read_to_string(format!("/proc/{devd}/status")).unwrap();
         let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();

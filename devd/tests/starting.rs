@@ -136,11 +136,9 @@ fn tells_supervisor(world: &World, socket: &UnixDatagram, name: &str) {
 fn a_newline_on_the_notification_fd_says_the_same() {
     let world = World::new();
     world.attach(&Device::vif(3, 0).with("state", "2"));
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg("exec \"$@\" 5> \"$0\"").arg(world.file("ready"));
-    let devd = world.command(&["--notify-fd", "5"]);
-    command.arg(devd.get_program()).args(devd.get_args());
-    let devd = world.spawn(command);
+    let ready = world.file("ready");
+    let shell = ["/bin/sh", "-c", "exec \"$@\" 5> \"$0\"", ready.to_str().unwrap()];
+    let devd = world.spawn(Devd::under(shell, &world.command(&["--notify-fd", "5"])));
     wait_until("the newline", || fs::read(world.file("ready")).is_ok_and(|it| it == b"\n"));
     assert_eq!(world.logged("backend/vif/3/0: found"), 1);
     let open = |(_, file): &(i32, std::path::PathBuf)| *file == world.file("ready");

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use xs_proto::{ErrorCode, MessageType, Path, Permission, PermissionList, Reply, Request};
 
+use crate::Error;
 use crate::connection::{Answer, Connection};
 use crate::exchange::Exchange;
-use crate::{Error, Quirks};
 
 /// Requests to be sent together, and then their answers.
 ///
@@ -178,7 +178,7 @@ impl Running<'_> {
 
 impl Exchange for Running<'_> {
     fn feed(&mut self, connection: &mut Connection) -> Result<(), Error> {
-        let &Quirks { payload_max, .. } = connection.quirks();
+        let payload_max = connection.quirks().payload_max;
         while connection.has_room()
             && let Some(entry) = self.batch.entries.get_mut(self.next)
         {

@@ -1,6 +1,7 @@
 //! The daemon under test.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -20,16 +21,26 @@ impl Devd {
     pub fn command() -> Command {
         const DEVD: &str = env!("CARGO_BIN_EXE_devd");
         let mut command = match env::var("DEVD_TEST_UNDER") {
-            Ok(words) => {
-                let mut words = words.split(' ');
-                let mut command = Command::new(words.next().unwrap());
-                command.args(words).arg(DEVD);
-                command
-            }
+            Ok(words) => Self::under(words.split(' '), &Command::new(DEVD)),
             Err(_) => Command::new(DEVD),
         };
         for variable in ["XENSTORED_PATH", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
             command.env_remove(variable);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// This command, started by another program: the program's name and arguments, and it behind.
+    pub fn under<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>, whole: &Command) -> Command {
+        let mut words = words.into_iter();
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg(whole.get_program()).args(whole.get_args());
+        for (name, value) in whole.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
         }
         command.stdin(Stdio::null());
         command
