@@ -1,7 +1,7 @@
 //! `devd`: the device daemon of Xen driver domains.
 //!
 //! A reader follows an event from the store's file descriptor to the hook in this order:
-//! [`daemon`] (the loop), `xs_client::Client` (bytes to events), `devd_core::Dispatcher` (what
+//! [`daemon`] (the loop, one turn of it in `turn`), `xs_client::Client` (bytes to events), `devd_core::Dispatcher` (what
 //! is to be done), then [`executor`] (what the store is asked and told), [`hooks`], [`builtin`]
 //! and [`qemu`] (what is run).
 

@@ -1,0 +1,53 @@
+//! What the log says of devices.
+
+use std::collections::HashSet;
+
+use devd_core::{DeviceKey, Notice};
+
+use super::Daemon;
+
+impl Daemon<'_> {
+    pub(super) fn report(&mut self, key: DeviceKey, notice: Notice) {
+        match notice {
+            Notice::Found => {
+                if !self.ready {
+                    self.hooks.builtins().handle_disk(key); // An earlier daemon's, perhaps.
+                }
+                log::debug!("{key}: found");
+            }
+            Notice::Attached => {
+                self.hooks.builtins().handle_disk(key);
+                log::info!("{key}: attached");
+            }
+            Notice::Adopted => {
+                self.hooks.builtins().handle_disk(key);
+                log::info!("{key}: served already");
+            }
+            Notice::Slow => log::warn!(
+                "{key}: its backend is not ready after {} s; still waiting. Is its kernel \
+                 module (xen-netback, xen-blkback) loaded? The kernel's log may say more",
+                self.options.init_timeout.as_secs()
+            ),
+            Notice::Closed => log::info!("{key}: closed"),
+            Notice::Replaced => log::info!("{key}: another device has taken its place"),
+            Notice::RemovalHook(failure) => {
+                let said = self.hooks.builtins().take_words(key);
+                let script = self.dispatcher.script(key).unwrap_or_default();
+                let text = said.unwrap_or_else(|| self.surroundings.hook_failure(failure, script));
+                log::warn!("{key}: {text}; the device is removed all the same");
+            }
+            Notice::RemovalRefused => log::warn!("{key}: will try again to remove it"),
+            Notice::Gone => {
+                self.hooks.builtins().handle_gone(key);
+                log::info!("{key}: gone");
+            }
+        }
+    }
+}
+
+pub(super) fn tell_unknown_kind(told: &mut HashSet<Vec<u8>>, name: &[u8]) {
+    // Nobody makes that many; the bound is for whoever tries.
+    if told.len() < 256 && told.insert(name.to_owned()) {
+        log::info!("backend/{}: not a kind of device that is known here", name.escape_ascii());
+    }
+}

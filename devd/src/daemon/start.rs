@@ -1,0 +1,160 @@
+//! How the daemon begins: what it opens, and why it cannot.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use devd_core::{Dispatcher, Settings};
+use nix::sys::signal::Signal;
+use xs_client::{Address, Client, Error};
+
+use super::{Daemon, News};
+use crate::choice::Chooser;
+use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options};
+use crate::clock::Clock;
+use crate::executor::Executor;
+use crate::hooks::Hooks;
+use crate::orphans;
+use crate::pidfile::{PidFile, PidFileError};
+use crate::poller::{Poller, signal_fd};
+use crate::qemu::Qemus;
+use crate::readiness::Readiness;
+use crate::removal::Removals;
+use crate::words::Surroundings;
+
+/// The directory of all devices, relative to the domain's home, and so are the events.
+const BACKEND: &str = "backend";
+/// The token of the watch on it: the only one as long as no QEMU is being started.
+const TOKEN: &[u8] = b"devd";
+/// How often, and after which wait, what the daemon cannot do without is tried.
+const TRIES: u32 = 8;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// Why the daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error(transparent)]
+    Running(#[from] PidFileError),
+    #[error(transparent)]
+    Address(#[from] xs_client::AddressError),
+    #[error(transparent)]
+    Open(#[from] xs_client::OpenError),
+    #[error("the store does not let the daemon watch {BACKEND}: {0}")]
+    Watch(Error),
+    #[error("cannot {what}: {source}{}", remedy(source))]
+    System { what: &'static str, source: io::Error },
+}
+
+impl StartError {
+    pub(super) const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Running(PidFileError::Held { .. }) => EXIT_RUNNING,
+            Self::Address(_) | Self::Open(_) | Self::Watch(_) => EXIT_NO_STORE,
+            Self::Running(PidFileError::Io { .. }) | Self::System { .. } => EXIT_FAILURE,
+        }
+    }
+
+    pub(super) const fn system(what: &'static str, source: io::Error) -> Self {
+        Self::System { what, source }
+    }
+}
+
+impl<'a> Daemon<'a> {
+    pub(super) fn start(options: &'a Options, readiness: Readiness) -> Result<Self, StartError> {
+        let pidfile = options.pidfile.as_deref().map(PidFile::take).transpose()?;
+        let poller = patiently(|| Poller::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]))
+            .map_err(|error| StartError::system("hear of signals", error))?;
+
+        let address = Address::find(options.xenstore.as_deref())?;
+        log::info!("devd {}, xenstore at {address}", env!("CARGO_PKG_VERSION"));
+        let mut client = Client::open(address)?;
+        let ends = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        let interrupt = patiently(|| signal_fd(&ends))
+            .map_err(|error| StartError::system("hear of signals", error))?;
+        client.set_interrupt(interrupt.into());
+        client.watch(BACKEND, TOKEN).map_err(StartError::Watch)?;
+
+        let xenstore = options.xenstore.clone();
+        let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
+        let log_dir = log_dir.unwrap_or_else(|| PathBuf::from("/var/log/xen"));
+        let chooser = Chooser::new(options.hooks, options.script_dirs.clone(), xenstore.clone());
+        let hooks = patiently(|| Hooks::new(chooser.clone(), options.antispoof, &poller))
+            .map_err(|error| StartError::system("hear of built-in hooks", error))?;
+        let mut daemon = Self {
+            options,
+            clock: Clock::start(),
+            dispatcher: Dispatcher::new(settings(options)),
+            executor: Executor::default(),
+            removals: Removals::default(),
+            hooks,
+            qemus: Qemus::new(options.qemu.clone(), xenstore, log_dir),
+            surroundings: Surroundings {
+                hooks: options.hooks,
+                script_dirs: options.script_dirs.clone(),
+                hook_timeout: options.hook_timeout,
+            },
+            client,
+            poller,
+            readiness,
+            unknown_kinds: HashSet::new(),
+            ready: false,
+            news: News { resync: true, ..News::default() },
+            reconnect: None,
+            relist: None,
+            ending: None,
+            _pidfile: pidfile,
+        };
+        patiently(|| daemon.poll_store())
+            .map_err(|error| StartError::system("hear of the store", error))?;
+        daemon.announce();
+        daemon.adopt().map_err(|error| StartError::system("see what runs here", error))?;
+        Ok(daemon)
+    }
+
+    /// Takes over what an earlier daemon has left running.
+    fn adopt(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        let found = patiently(|| orphans::find(self.options.xenstore.as_deref()))?;
+        self.qemus.set_found(&found.qemus);
+        for orphan in &found.hooks {
+            if patiently(|| self.hooks.adopt(orphan, &self.poller))? {
+                log::info!("{}: process {} is its hook", orphan.key, orphan.pid);
+                self.dispatcher.handle_hook_found(orphan.key, orphan.verb, orphan.tap, now);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Tries a few times what the system refuses, as it may for lack of memory or of files.
+pub(super) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..TRIES {
+        match attempt() {
+            Err(error) => log::error!("the system refuses: {error}; will try again"),
+            result => return result,
+        }
+        std::thread::sleep(TRY_AGAIN);
+    }
+    attempt()
+}
+
+/// What to do about it, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => "; allow more (ulimit -n, LimitNOFILE=)",
+        Some(libc::ENOMEM) => "; give this domain more memory",
+        _ => "",
+    }
+}
+
+fn settings(options: &Options) -> Settings {
+    Settings {
+        init_timeout: options.init_timeout,
+        hook_timeout: options.hook_timeout,
+        max_hooks: options.max_hooks,
+        // Nobody has to wait for what is not done.
+        linger: if options.dry_run { Duration::ZERO } else { options.linger },
+        ..Settings::default()
+    }
+}
