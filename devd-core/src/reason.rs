@@ -5,6 +5,11 @@
 pub enum HookFailure {
     /// No hook of that name is in the configured directories.
     NotFound,
+    /// The hook's file may not be executed. Told before anything is started.
+    NotExecutable,
+    /// The interpreter that the hook's first line names is missing. Told before anything is
+    /// started.
+    NoInterpreter,
     /// The value of `script` does not end in a file's name.
     BadName,
     /// The value of `gatewaydev` has a NUL in it, where the hook's environment would end it.

@@ -57,6 +57,10 @@ impl Surroundings {
                 };
                 text
             }
+            HookFailure::NotExecutable => format!("{script} is not executable: chmod +x it"),
+            HookFailure::NoInterpreter => {
+                format!("the interpreter in the first line of {script} is missing: install it")
+            }
             HookFailure::BadName => format!("the script node, \"{script}\", names no file"),
             HookFailure::BadGateway => "the gatewaydev node has a NUL in it, which cannot be \
                  passed on to a hook"
