@@ -6,12 +6,19 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// The environment variable that says where the store is, as for libxenstore.
-const VARIABLE: &str = "XENSTORED_PATH";
+use crate::Socket;
 
-/// Where the store is when nobody says: the daemon's socket in the domain it runs in, the
-/// kernel's device everywhere else, under its name of today and that of old kernels.
-const DEFAULTS: [&str; 3] = ["/run/xenstored/socket", "/dev/xen/xenbus", "/proc/xen/xenbus"];
+/// The environment variable that names the store, as for libxenstore.
+const PATH_VARIABLE: &str = "XENSTORED_PATH";
+
+/// The environment variable that names the directory of the daemon's socket, as for libxenstore.
+const DIRECTORY_VARIABLE: &str = "XENSTORED_RUNDIR";
+
+/// The directory of the daemon's socket, in the domain that the daemon runs in.
+const DIRECTORY: &str = "/run/xenstored";
+
+/// The kernel's device, in every other domain: its name of today and that of old kernels.
+const DEVICES: [&str; 2] = ["/dev/xen/xenbus", "/proc/xen/xenbus"];
 
 /// A way to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +31,23 @@ pub enum Address {
 
 impl Address {
     /// Finds the store: at `explicit` if that is given, else at `$XENSTORED_PATH` if that is
-    /// set, else at the first of `/run/xenstored/socket`, `/dev/xen/xenbus` and
-    /// `/proc/xen/xenbus` that is there. A socket is a [`Socket`](Self::Socket), a device or
-    /// any other file a [`Device`](Self::Device).
+    /// set, else at the first of `$XENSTORED_RUNDIR/socket` (`/run/xenstored/socket` without that
+    /// variable), `/dev/xen/xenbus` and `/proc/xen/xenbus` where a store is. A socket is a
+    /// [`Socket`](Self::Socket), a device or any other file a [`Device`](Self::Device).
+    ///
+    /// Among the usual places a socket counts only if a daemon listens on it, which takes a
+    /// connection to find out: a daemon that has ended leaves its socket behind, and that must
+    /// not hide the device.
     ///
     /// # Errors
     ///
-    /// [`AddressError`] says what was looked for, and what to do.
+    /// [`AddressError`] says which places were tried, what each of them lacks, and what to do.
     pub fn find(explicit: Option<&Path>) -> Result<Self, AddressError> {
-        let variable = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        find(explicit, variable.map(PathBuf::from), &DEFAULTS.map(Path::new))
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let directory = variable(DIRECTORY_VARIABLE).unwrap_or_else(|| DIRECTORY.into());
+        let socket = Path::new(&directory).join("socket");
+        let [device, old_device] = DEVICES.map(Path::new);
+        find(explicit, variable(PATH_VARIABLE).map(PathBuf::from), &[&socket, device, old_device])
     }
 
     /// The path, of whatever it is.
@@ -53,6 +67,20 @@ impl Address {
             Err(io::ErrorKind::IsADirectory.into())
         } else {
             Ok(Self::Device(path.into()))
+        }
+    }
+
+    /// The address at this path, unless it is a socket on which no daemon listens. A daemon that
+    /// refuses this user is alive: [`Client::open`](crate::Client::open) says that it takes
+    /// root.
+    fn alive_at(path: &Path) -> io::Result<Self> {
+        let address = Self::at(path)?;
+        match &address {
+            Self::Device(_) => Ok(address),
+            Self::Socket(socket) => match Socket::open(socket) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(error),
+                Ok(_) | Err(_) => Ok(address),
+            },
         }
     }
 }
@@ -84,14 +112,29 @@ pub enum AddressError {
     },
     /// None of the usual places has one.
     #[error(
-        "no store: looked for {}; in every Xen domain with a Linux kernel the second is there. Set \
+        "no store at {}; every Xen domain with a Linux kernel has /dev/xen/xenbus. Set \
          $XENSTORED_PATH if the store is elsewhere",
-        looked_for.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        tried.iter().map(Place::to_string).collect::<Vec<_>>().join(", ")
     )]
     Nowhere {
-        /// The usual places.
-        looked_for: Vec<PathBuf>,
+        /// The usual places, and why each of them is none.
+        tried: Vec<Place>,
     },
+}
+
+/// A usual place of the store that has none.
+#[derive(Debug)]
+pub struct Place {
+    /// The path that was tried.
+    pub path: PathBuf,
+    /// The system's error.
+    pub source: io::Error,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.path.display(), self.source)
+    }
 }
 
 fn find(
@@ -106,10 +149,14 @@ fn find(
     if let Some(path) = variable {
         return Address::at(&path).map_err(|source| AddressError::Environment { path, source });
     }
-    let found = defaults.iter().find_map(|path| Address::at(path).ok());
-    found.ok_or_else(|| AddressError::Nowhere {
-        looked_for: defaults.iter().map(PathBuf::from).collect(),
-    })
+    let mut tried = Vec::new();
+    for path in defaults {
+        match Address::alive_at(path) {
+            Ok(address) => return Ok(address),
+            Err(source) => tried.push(Place { path: path.into(), source }),
+        }
+    }
+    Err(AddressError::Nowhere { tried })
 }
 
 #[cfg(test)]
@@ -140,6 +187,20 @@ mod tests {
         assert_eq!(find(Some(&path), None, &[]).unwrap(), Address::Socket(path));
         let null = Path::new("/dev/null");
         assert_eq!(find(Some(null), None, &[]).unwrap(), Address::Device(null.into()));
+    }
+
+    #[test]
+    fn dead_socket_does_not_hide_the_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let (socket, device) = (dir.path().join("socket"), Path::new("/dev/null"));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let found = find(None, None, &[&socket, device]).unwrap();
+        assert_eq!(found, Address::Socket(socket.clone()));
+        drop(listener);
+        let found = find(None, None, &[&socket, device]).unwrap();
+        assert_eq!(found, Address::Device(device.into()));
+        let message = find(None, None, &[&socket]).unwrap_err().to_string();
+        assert!(message.contains("refused"), "{message}");
     }
 
     #[test]

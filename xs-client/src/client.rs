@@ -5,12 +5,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use xs_proto::{Reply, Request};
+use xs_proto::{MessageType, Reply, Request};
 
 use crate::connection::{Arrival, Connection, Oddities};
 use crate::exchange::{Exchange, Nothing, Rewatch, Single};
-use crate::transport::{Device, Socket, Transport, WaitFor};
+use crate::transport::{Device, Socket, Transport, WaitFor, poll_timeout};
 use crate::watches::Watches;
 use crate::{Address, Batch, Disconnected, Error, Event, OpenError, Quirks};
 
@@ -30,6 +31,7 @@ pub struct Client {
     /// Why there is no connection any more.
     lost: Option<Disconnected>,
     timeout: Duration,
+    pub(crate) transaction_tries: u32,
     /// Readable when nobody wants to wait any more.
     interrupt: Option<OwnedFd>,
 }
@@ -61,6 +63,7 @@ impl Client {
             watches: Watches::default(),
             lost: None,
             timeout: Self::TIMEOUT,
+            transaction_tries: Self::TRANSACTION_TRIES,
             interrupt: None,
         }
     }
@@ -74,9 +77,10 @@ impl Client {
         self.timeout = timeout;
     }
 
-    /// Gives up a silent store sooner while this descriptor is readable, such as a signalfd of
-    /// the signals that ask the program to end: within [`INTERRUPTED`](Self::INTERRUPTED), as
-    /// if the timeout were over. It is not read from.
+    /// Ends waits while this descriptor is readable: a signalfd, say, of the signals that ask the
+    /// program to end. A silent store is given up within
+    /// [`INTERRUPTED`](Self::INTERRUPTED), as if the timeout were over, and
+    /// [`wait_event`](Self::wait_event) returns at once. The descriptor is not read from.
     pub fn set_interrupt(&mut self, readable: OwnedFd) {
         self.interrupt = Some(readable);
     }
@@ -142,6 +146,7 @@ impl Client {
     }
 
     /// Takes the oldest event; waits for one, for ever or up to `timeout`, if there is none.
+    /// `None`: the time is over, or the client is [interrupted](Self::set_interrupt).
     ///
     /// # Errors
     ///
@@ -150,11 +155,32 @@ impl Client {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         while !self.connection.has_event() {
             self.check()?;
-            if self.read_within(time_left(deadline), &mut Nothing)? == Read::Nothing {
+            let left = time_left(deadline);
+            let read = match self.wait_or_interrupt(left)? {
+                Waited::Input => self.read_once(&mut Nothing)?,
+                Waited::Unknown => self.read_within(left, &mut Nothing)?,
+                Waited::Interrupted | Waited::TooLong => break,
+            };
+            if read == Read::Nothing {
                 break;
             }
         }
         Ok(self.connection.next_event())
+    }
+
+    /// Sleeps until the store has sent something, or the interrupt is readable, or the time is
+    /// over.
+    fn wait_or_interrupt(&mut self, timeout: Option<Duration>) -> Result<Waited, Error> {
+        let (Some(interrupt), Some(store)) = (&self.interrupt, self.transport.as_fd()) else {
+            return Ok(Waited::Unknown);
+        };
+        let mut both = [interrupt.as_fd(), store].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut both, poll_timeout(timeout)) {
+            Ok(_) if both[0].any() == Some(true) => Ok(Waited::Interrupted),
+            Ok(0) => Ok(Waited::TooLong),
+            Ok(_) | Err(Errno::EINTR) => Ok(Waited::Input),
+            Err(errno) => Err(self.lose(io::Error::from(errno).into()).into()),
+        }
     }
 
     /// Lets events come in for this long.
@@ -222,6 +248,17 @@ impl Client {
         take: impl FnOnce(Reply<'_>) -> Option<T>,
     ) -> Result<T, Error> {
         let mut single = Single::new(tx_id, request, take);
+        self.drive(&mut single)?;
+        single.into_result()
+    }
+
+    /// Sends a request of this type with an empty payload.
+    pub(crate) fn ask_nothing<T>(
+        &mut self,
+        kind: MessageType,
+        take: impl FnOnce(Reply<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let mut single = Single::empty(kind, take);
         self.drive(&mut single)?;
         single.into_result()
     }
@@ -409,6 +446,18 @@ impl Silence {
 /// What is left until `deadline`; for ever without one.
 fn time_left(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+}
+
+/// How a wait for the store or the interrupt ended.
+enum Waited {
+    /// There may be something to read.
+    Input,
+    /// There is no interrupt, or the transport has no descriptor: the transport itself waits.
+    Unknown,
+    /// The interrupt is readable.
+    Interrupted,
+    /// The time is over.
+    TooLong,
 }
 
 /// What one read brought.

@@ -23,15 +23,16 @@ pub(crate) fn in_parts(
     let mut list = PartialList::default();
     let mut restarts = 0;
     loop {
-        let offset = u32::try_from(list.offset).map_err(|_| ProtocolError::EndlessDirectory)?;
+        let offset =
+            u32::try_from(list.bytes.len()).map_err(|_| ProtocolError::EndlessDirectory)?;
         let request = Request::DirectoryPart { path, offset };
         let progress = client.ask(tx_id, &request, |reply| match reply {
             Reply::DirectoryPart { generation, names } => Some(list.take(generation, names)),
             _ => None,
         });
         match progress {
-            Ok(Progress::Complete) => return Ok(list.names),
-            Ok(Progress::More) if list.offset <= LIST_MAX => {}
+            Ok(Progress::Complete) => return Ok(list.names()),
+            Ok(Progress::More) if list.bytes.len() <= LIST_MAX => {}
             Ok(Progress::More | Progress::Stuck) => {
                 return Err(ProtocolError::EndlessDirectory.into());
             }
@@ -64,9 +65,10 @@ enum Progress {
 #[derive(Default)]
 struct PartialList {
     generation: Option<Vec<u8>>,
-    names: Vec<Vec<u8>>,
-    /// Bytes of the list that have come: where the next part begins.
-    offset: usize,
+    /// The list so far: each name with its NUL, and an empty name behind the last one. Parts are
+    /// joined as bytes, because QEMU's store ends a part wherever its buffer is full, within a
+    /// name too.
+    bytes: Vec<u8>,
 }
 
 impl PartialList {
@@ -79,16 +81,21 @@ impl PartialList {
         if part.is_empty() {
             return Progress::Stuck;
         }
-        // Every name has its NUL, the last one too; what is behind that is no name.
-        let names = part.strip_suffix(b"\0").unwrap_or(part);
-        for name in names.split(|byte| *byte == 0) {
-            if name.is_empty() {
-                return Progress::Complete;
-            }
-            self.names.push(name.to_vec());
-            self.offset += name.len() + 1;
+        // The end may lie on both sides of a cut.
+        let from = self.bytes.len().saturating_sub(1);
+        self.bytes.extend_from_slice(part);
+        match self.bytes[from..].windows(2).position(|pair| pair == [0, 0]) {
+            _ if self.bytes[0] == 0 => self.bytes.clear(),
+            Some(at) => self.bytes.truncate(from + at + 1),
+            None => return Progress::More,
         }
-        Progress::More
+        Progress::Complete
+    }
+
+    /// The names of a complete list.
+    fn names(&self) -> Vec<Vec<u8>> {
+        let names = self.bytes.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+        names.map(<[u8]>::to_vec).collect()
     }
 }
 
@@ -96,30 +103,43 @@ impl PartialList {
 mod tests {
     use super::*;
 
-    fn list(parts: &[&[u8]]) -> (Vec<Vec<u8>>, usize, bool) {
+    fn list(parts: &[&[u8]]) -> Option<Vec<String>> {
         let mut list = PartialList::default();
         let complete = parts.iter().any(|part| matches!(list.take(b"1", part), Progress::Complete));
-        (list.names, list.offset, complete)
+        let text = |name| String::from_utf8(name).unwrap();
+        complete.then(|| list.names().into_iter().map(text).collect())
     }
 
     #[test]
-    fn parts_make_one_list() {
-        let names = ["a", "bc", "d"].map(|name| name.as_bytes().to_vec()).to_vec();
-        assert_eq!(list(&[b"a\0bc\0", b"d\0\0"]), (names.clone(), 7, true));
-        assert_eq!(list(&[b"a\0bc\0d\0", b"\0"]), (names.clone(), 7, true));
-        assert_eq!(list(&[b"a\0bc\0d\0"]), (names, 7, false));
-        assert_eq!(list(&[b"\0"]), (vec![], 0, true));
+    fn parts_make_one_list_wherever_they_are_cut() {
+        let whole = b"a\0bc\0d\0\0";
+        for first in 1..whole.len() {
+            for second in first..whole.len() {
+                let parts = [&whole[..first], &whole[first..second], &whole[second..]];
+                let parts: Vec<&[u8]> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                assert_eq!(list(&parts).unwrap(), ["a", "bc", "d"], "{parts:?}");
+            }
+        }
+        assert_eq!(list(&[b"\0"]).unwrap(), [""; 0]);
+        assert_eq!(list(&[b"a\0bc\0d\0"]), None);
+        assert_eq!(list(&[b"a\0b"]), None);
     }
 
     #[test]
-    fn a_part_of_another_generation_is_told() {
+    fn bytes_behind_the_end_of_the_list_are_no_names() {
+        assert_eq!(list(&[b"a\0\0junk\0"]).unwrap(), ["a"]);
+        assert_eq!(list(&[b"\0junk\0"]).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn part_of_another_generation_starts_the_list_anew() {
         let mut list = PartialList::default();
         assert!(matches!(list.take(b"1", b"a\0"), Progress::More));
         assert!(matches!(list.take(b"2", b"b\0"), Progress::Changed));
     }
 
     #[test]
-    fn a_part_with_nothing_in_it_does_not_count_as_progress() {
+    fn empty_part_is_no_progress() {
         assert!(matches!(PartialList::default().take(b"1", b""), Progress::Stuck));
     }
 }

@@ -47,10 +47,26 @@ impl Exchange for Nothing {
     }
 }
 
+/// The request of a [`Single`].
+enum Question<'a> {
+    Request(&'a Request<'a>),
+    /// A request of this type with an empty payload.
+    Empty(MessageType),
+}
+
+impl Question<'_> {
+    const fn message_type(&self) -> MessageType {
+        match self {
+            Self::Request(request) => request.message_type(),
+            Self::Empty(kind) => *kind,
+        }
+    }
+}
+
 /// One request.
 pub(crate) struct Single<'a, T, F> {
     tx_id: u32,
-    request: &'a Request<'a>,
+    question: Question<'a>,
     asked: bool,
     take: Option<F>,
     result: Option<Result<T, Error>>,
@@ -59,11 +75,18 @@ pub(crate) struct Single<'a, T, F> {
 impl<'a, T, F: FnOnce(Reply<'_>) -> Option<T>> Single<'a, T, F> {
     /// `take` makes the result of the answer; `None` if it is none to the request.
     pub(crate) const fn new(tx_id: u32, request: &'a Request<'a>, take: F) -> Self {
-        Self { tx_id, request, asked: false, take: Some(take), result: None }
+        let question = Question::Request(request);
+        Self { tx_id, question, asked: false, take: Some(take), result: None }
+    }
+
+    /// The same for a request of this type with an empty payload, in no transaction.
+    pub(crate) const fn empty(kind: MessageType, take: F) -> Self {
+        let question = Question::Empty(kind);
+        Self { tx_id: 0, question, asked: false, take: Some(take), result: None }
     }
 
     pub(crate) fn into_result(self) -> Result<T, Error> {
-        let unanswered = ProtocolError::Malformed(self.request.message_type());
+        let unanswered = ProtocolError::Malformed(self.question.message_type());
         self.result.unwrap_or(Err(unanswered.into()))
     }
 }
@@ -71,7 +94,10 @@ impl<'a, T, F: FnOnce(Reply<'_>) -> Option<T>> Single<'a, T, F> {
 impl<T, F: FnOnce(Reply<'_>) -> Option<T>> Exchange for Single<'_, T, F> {
     fn feed(&mut self, connection: &mut Connection) -> Result<(), Error> {
         if !self.asked {
-            connection.queue(0, self.tx_id, self.request)?;
+            match self.question {
+                Question::Request(request) => connection.queue(0, self.tx_id, request)?,
+                Question::Empty(kind) => connection.queue_payload(0, self.tx_id, kind, b"")?,
+            }
             self.asked = true;
         }
         Ok(())
@@ -81,7 +107,7 @@ impl<T, F: FnOnce(Reply<'_>) -> Option<T>> Exchange for Single<'_, T, F> {
         let Some(take) = self.take.take() else {
             return;
         };
-        let malformed = ProtocolError::Malformed(self.request.message_type());
+        let malformed = ProtocolError::Malformed(self.question.message_type());
         self.result = Some(match answer.reply {
             Ok(Reply::Error(code)) => Err(Error::Refused(code)),
             Ok(reply) => take(reply).ok_or(malformed.into()),

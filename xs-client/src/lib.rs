@@ -42,7 +42,7 @@ mod transaction;
 mod transport;
 mod watches;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, Place};
 pub use batch::Batch;
 pub use client::Client;
 pub use connection::{Answer, Arrival, Connection, Oddities, QueueError};

@@ -121,7 +121,8 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Refused`]: `ENOENT` if this client does not have this watch, which the store
-    /// is not asked for either.
+    /// is not asked for either; or if the store has forgotten it, as after somebody else's
+    /// RESET_WATCHES: the watch is gone then, and can be set again.
     pub fn unwatch(
         &mut self,
         path: impl AsRef<[u8]>,
@@ -132,9 +133,11 @@ impl Client {
         if !self.watches.contains(path, token) {
             return Err(Error::Refused(ErrorCode::NoEnt));
         }
-        self.ask(OUTSIDE, &Request::Unwatch { path, token }, done)?;
-        self.watches.remove(path, token);
-        Ok(())
+        let result = self.ask(OUTSIDE, &Request::Unwatch { path, token }, done);
+        if matches!(result, Ok(()) | Err(Error::Refused(ErrorCode::NoEnt))) {
+            self.watches.remove(path, token);
+        }
+        result
     }
 
     /// Ends all watches and transactions of this connection.
@@ -221,7 +224,8 @@ impl Client {
 
     /// The store's features, one bit each: its own, or as one domain sees them.
     pub fn features(&mut self, domid: Option<u16>) -> Result<u32, Error> {
-        self.ask(OUTSIDE, &Request::GetFeature { domid }, |reply| match reply {
+        self.ask_in_both_forms(&Request::GetFeature { domid }, domid.is_none(), |reply| match reply
+        {
             Reply::GetFeature(features) => Some(features),
             _ => None,
         })
@@ -235,10 +239,30 @@ impl Client {
     /// The names of the quotas that the store has.
     pub fn quota_names(&mut self) -> Result<Vec<Vec<u8>>, Error> {
         let request = Request::GetQuota { domid: None, name: None };
-        self.ask(OUTSIDE, &request, |reply| match reply {
+        self.ask_in_both_forms(&request, true, |reply| match reply {
             Reply::GetQuota(names) => Some(words(names)),
             _ => None,
         })
+    }
+
+    /// Asks a request that may have no arguments (`bare`) in the form that this daemon knows.
+    ///
+    /// The daemons disagree about a request without arguments. oxenstored never answers an empty
+    /// payload. The newest C xenstored takes a single NUL for one empty argument and refuses it,
+    /// with `EACCES` to a guest and `EINVAL` to domain 0. The client sends the NUL
+    /// first, and an empty payload only to a daemon that refuses the NUL in these words.
+    fn ask_in_both_forms<T>(
+        &mut self,
+        request: &Request<'_>,
+        bare: bool,
+        take: fn(Reply<'_>) -> Option<T>,
+    ) -> Result<T, Error> {
+        match self.ask(OUTSIDE, request, take) {
+            Err(Error::Refused(ErrorCode::Inval | ErrorCode::Acces)) if bare => {
+                self.ask_nothing(request.message_type(), take)
+            }
+            result => result,
+        }
     }
 
     /// A quota: the store's own, which new domains get, or one domain's.

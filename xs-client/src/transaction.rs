@@ -1,5 +1,7 @@
 //! Several operations as one.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 use xs_proto::{ErrorCode, Permission, Reply, Request};
@@ -15,13 +17,20 @@ pub enum Outcome<T> {
     Abort(T),
 }
 
-/// A view of the store that others' changes do not reach, and changes that others do not see
-/// before they are committed. [`Client::transaction`] makes one.
+/// Changes that other clients do not see before they are committed. [`Client::transaction`]
+/// makes one.
 ///
-/// Its operations are the client's of the same names.
+/// Reads are not a snapshot on every store. The C xenstored and the embedded store read a node
+/// that the transaction has not touched yet as it is now, so one body may see two nodes from
+/// different times. A commit after such a mixture fails with `EAGAIN`, and the body is run again:
+/// only what a *committed* body has read was true at one moment. A body therefore must not act on
+/// what it reads outside of the store.
+///
+/// The operations are the client's of the same names.
 pub struct Transaction<'c> {
     client: &'c mut Client,
     id: u32,
+    ended: bool,
 }
 
 impl Transaction<'_> {
@@ -111,28 +120,50 @@ impl Transaction<'_> {
     }
 
     fn end(&mut self, commit: bool) -> Result<(), Error> {
+        self.ended = true;
         let request = Request::TransactionEnd { commit };
         self.client.ask(self.id, &request, operations::done)
+    }
+}
+
+/// A body that panics ends its transaction while it unwinds: the store allows a domain ten, and
+/// would refuse all further ones until the connection is opened anew.
+impl Drop for Transaction<'_> {
+    fn drop(&mut self) {
+        if !self.ended && self.client.is_connected() {
+            // The panic is on its way to the caller; a refusal has nobody left to hear of it.
+            let _ = self.end(false);
+        }
     }
 }
 
 type Body<'b> = dyn FnMut(&mut Transaction<'_>) -> Result<Outcome<()>, Error> + 'b;
 
 impl Client {
-    /// How often a transaction is tried at most.
+    /// How often a transaction is tried at most, unless
+    /// [`set_transaction_tries`](Self::set_transaction_tries) says otherwise.
     pub const TRANSACTION_TRIES: u32 = 16;
 
-    /// Runs `body` in a transaction and commits it; runs it again, a little later each time,
-    /// while the store says that somebody else came in between (`EAGAIN`).
+    /// Sets how often a transaction is tried at most: at least once. Many clients that change the
+    /// same nodes need more tries than [`TRANSACTION_TRIES`](Self::TRANSACTION_TRIES); each try
+    /// after the seventh waits for up to 50 ms.
+    pub const fn set_transaction_tries(&mut self, tries: u32) {
+        self.transaction_tries = tries;
+    }
+
+    /// Runs `body` in a transaction and commits it. While the store says that another client came
+    /// in between (`EAGAIN`), runs it again after a random wait that grows with each try: clients
+    /// in step would collide again.
     ///
-    /// What `body` did outside of the transaction is not undone by a further try. If it fails,
-    /// or says [`Outcome::Abort`], the transaction is dropped.
+    /// A further try does not undo what `body` did outside of the transaction. If `body` fails,
+    /// panics or says [`Outcome::Abort`], the transaction is dropped.
     ///
     /// # Errors
     ///
     /// Those of `body`, and those of its operations. [`Error::Refused`] with `EAGAIN` after
     /// [`TRANSACTION_TRIES`](Self::TRANSACTION_TRIES) tries, within a second; with `ENOSPC` or
-    /// another code if the store allows no more transactions.
+    /// another code if the store allows no more transactions. [`Error::Protocol`] if the store
+    /// starts the transaction 0, which is none: `body` does not run then.
     pub fn transaction<T>(
         &mut self,
         mut body: impl FnMut(&mut Transaction<'_>) -> Result<Outcome<T>, Error>,
@@ -158,8 +189,8 @@ impl Client {
         let mut tries = 1;
         loop {
             match self.try_transaction(body) {
-                Err(Error::Refused(ErrorCode::Again)) if tries < Self::TRANSACTION_TRIES => {
-                    self.pause(back_off(tries))?;
+                Err(Error::Refused(ErrorCode::Again)) if tries < self.transaction_tries => {
+                    self.pause(part_of(longest_wait(tries), random()))?;
                     tries += 1;
                 }
                 result => return result,
@@ -169,10 +200,12 @@ impl Client {
 
     fn try_transaction(&mut self, body: &mut Body<'_>) -> Result<(), Error> {
         let id = self.ask(0, &Request::TransactionStart, |reply| match reply {
-            Reply::TransactionStart(id) => Some(id),
+            // Requests with the id 0 are outside of any transaction. oxenstored's counter gets
+            // there when it wraps.
+            Reply::TransactionStart(id) if id != 0 => Some(id),
             _ => None,
         })?;
-        let mut transaction = Transaction { client: self, id };
+        let mut transaction = Transaction { client: self, id, ended: false };
         match body(&mut transaction) {
             Ok(Outcome::Commit(())) => transaction.end(true),
             Ok(Outcome::Abort(())) => transaction.dropped(),
@@ -197,12 +230,24 @@ impl Transaction<'_> {
     }
 }
 
-/// How long to wait after this many tries: not at all after the first, then twice as long
-/// each time, up to a limit.
-fn back_off(tries: u32) -> Duration {
-    const LONGEST: Duration = Duration::from_millis(50);
+/// The longest wait after this many tries: zero after the first, then 1 ms, doubled each time, up
+/// to 50 ms.
+fn longest_wait(tries: u32) -> Duration {
+    const LIMIT: Duration = Duration::from_millis(50);
     let doublings = tries.saturating_sub(2).min(16);
-    if tries < 2 { Duration::ZERO } else { Duration::from_millis(1 << doublings).min(LONGEST) }
+    if tries < 2 { Duration::ZERO } else { Duration::from_millis(1 << doublings).min(LIMIT) }
+}
+
+/// `numerator / u32::MAX` of the duration.
+fn part_of(longest: Duration, numerator: u32) -> Duration {
+    longest.mul_f64(f64::from(numerator) / f64::from(u32::MAX))
+}
+
+/// A number that differs between clients and between tries: the keys of the standard library's
+/// hash tables are random, and that is enough to bring clients out of step.
+fn random() -> u32 {
+    let [a, b, c, d, ..] = RandomState::new().hash_one(()).to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 #[cfg(test)]
@@ -211,8 +256,17 @@ mod tests {
 
     #[test]
     fn all_tries_together_take_less_than_a_second() {
-        let waits: Vec<Duration> = (1..Client::TRANSACTION_TRIES).map(back_off).collect();
+        let waits: Vec<Duration> = (1..Client::TRANSACTION_TRIES).map(longest_wait).collect();
         assert_eq!(waits[..3], [0, 1, 2].map(Duration::from_millis));
         assert!(waits.iter().sum::<Duration>() < Duration::from_secs(1), "{waits:?}");
+    }
+
+    #[test]
+    fn wait_is_a_random_part_of_the_longest() {
+        let longest = Duration::from_millis(50);
+        assert_eq!(part_of(longest, 0), Duration::ZERO);
+        assert_eq!(part_of(longest, u32::MAX), longest);
+        let numbers: std::collections::HashSet<u32> = (0..16).map(|_| random()).collect();
+        assert!(numbers.len() > 8, "{numbers:?}");
     }
 }

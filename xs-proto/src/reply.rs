@@ -61,8 +61,10 @@ pub enum Reply<'a> {
     DirectoryPart {
         /// Changes whenever the node does: a different one means to begin again.
         generation: &'a [u8],
-        /// The names from the request's offset on. One that is empty ends the whole list; a
-        /// name is never cut in two, but the part may end before the list does.
+        /// The bytes of the list from the request's offset on: names, each ended by a NUL. An
+        /// empty name ends the whole list. The part may end before the list does, and within a
+        /// name (QEMU's store cuts where its buffer is full): join the parts before looking for
+        /// names.
         names: &'a [u8],
     },
     /// The store's features, one bit each.
@@ -98,7 +100,7 @@ impl<'a> Reply<'a> {
             },
             MessageType::DirectoryPart => {
                 let (generation, names) = text::split_nul(payload)?;
-                Self::DirectoryPart { generation, names: Names::parse(names)?.as_bytes() }
+                Self::DirectoryPart { generation, names }
             }
             MessageType::GetFeature => Self::GetFeature(text::one(payload).and_then(text::number)?),
             MessageType::GetQuota => Self::GetQuota(payload),
@@ -116,8 +118,10 @@ impl<'a> Reply<'a> {
             | MessageType::SetTarget
             | MessageType::ResetWatches
             | MessageType::SetFeature
+            // FreeBSD's kernel answers a WATCH with eight bytes, of which three are `OK` and its
+            // NUL.
             | MessageType::SetQuota => match payload {
-                b"OK\0" => Self::Ok(kind),
+                [b'O', b'K', ..] => Self::Ok(kind),
                 _ => return Err(Malformed),
             },
             MessageType::WatchEvent => return Err(Malformed),
@@ -185,6 +189,7 @@ mod tests {
             (Reply::IsDomainIntroduced(true), b"T\0"),
             (Reply::IsDomainIntroduced(false), b"F\0"),
             (Reply::DirectoryPart { generation: b"12", names: b"a\0b\0\0" }, b"12\0a\0b\0\0"),
+            (Reply::DirectoryPart { generation: b"12", names: b"a\0b" }, b"12\0a\0b"),
             (Reply::GetFeature(3), b"3\0"),
             (Reply::GetQuota(b"nodes\0"), b"nodes\0"),
             (Reply::Ok(MessageType::Write), b"OK\0"),
@@ -204,6 +209,14 @@ mod tests {
         let names = Names::parse(b"vif\0vbd\0\0").unwrap();
         assert_eq!(names.iter().collect::<Vec<_>>(), [&b"vif"[..], b"vbd", b""]);
         assert_eq!(Names::parse(b"vif"), Err(Malformed));
+    }
+
+    #[test]
+    fn acknowledgement_may_have_bytes_behind_ok() {
+        for payload in [&b"OK"[..], b"OK\0", b"OK\0\0\0\0\0\0"] {
+            let reply = Reply::parse(MessageType::Watch, payload);
+            assert_eq!(reply, Ok(Reply::Ok(MessageType::Watch)));
+        }
     }
 
     #[test]

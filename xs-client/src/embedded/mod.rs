@@ -20,6 +20,7 @@
 //! `connection` keeps replies and events until the reactor sends them.
 
 mod connection;
+mod control;
 mod counts;
 mod domain;
 mod faults;

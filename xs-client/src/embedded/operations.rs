@@ -184,8 +184,10 @@ impl State {
     /// Requests about domains and the daemon.
     fn of_domains(&mut self, request: Request<'_>, out: &mut Vec<u8>) -> Result<(), ErrorCode> {
         let reply = match request {
-            Request::Control { command: b"help\0" } => Reply::Control(b"help\t\n"),
-            Request::Control { .. } => return Err(ErrorCode::Inval),
+            Request::Control { command } => {
+                Reply::Control(&self.control(command)?).emit(out);
+                return Ok(());
+            }
             Request::GetDomainPath { domid } => {
                 Reply::GetDomainPath(&home(domid)).emit(out);
                 return Ok(());

@@ -104,7 +104,7 @@ fn in_milliseconds(timeout: Duration) -> Duration {
     Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
 }
 
-fn poll_timeout(timeout: Option<Duration>) -> PollTimeout {
+pub(crate) fn poll_timeout(timeout: Option<Duration>) -> PollTimeout {
     let Some(timeout) = timeout else {
         return PollTimeout::NONE;
     };

@@ -183,7 +183,19 @@ fn payload(random: &mut Random, domid: u16, kind: MessageType) -> Vec<u8> {
         }
         MessageType::TransactionStart => random.pick(&[&b"\0"[..], b""]).to_vec(),
         MessageType::TransactionEnd => random.pick(&[&b"T\0"[..], b"T\0", b"T\0", b"F\0"]).to_vec(),
-        MessageType::Control => random.pick(&[&b"help\0"[..], b"bogus\0"]).to_vec(),
+        MessageType::Control => random
+            .pick(&[
+                &b"help\0"[..],
+                b"check\0",
+                b"log\0on\0",
+                b"log\0off\0",
+                b"log\0",
+                b"print\0text\0",
+                b"print\0",
+                b"help",
+                b"bogus\0",
+            ])
+            .to_vec(),
         MessageType::SetTarget => {
             // What succeeds has a test of its own: the daemon never lets a domain go that is
             // the target of another, or of itself.
