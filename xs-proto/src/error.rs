@@ -64,7 +64,7 @@ error_codes! {
     Inval = "EINVAL", 22;
     /// The permissions of the node do not allow it.
     Acces = "EACCES", 13;
-    /// It is there already.
+    /// The watch exists already.
     Exist = "EEXIST", 17;
     /// Not used by today's daemons.
     IsDir = "EISDIR", 21;

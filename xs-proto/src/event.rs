@@ -1,4 +1,4 @@
-//! What the store says unasked: something under a watched path changed.
+//! Watch events: the only messages that the store sends unasked.
 
 use alloc::vec::Vec;
 
@@ -20,7 +20,8 @@ pub struct WatchEvent<'a> {
 }
 
 impl<'a> WatchEvent<'a> {
-    /// Reads the payload of a watch event. What a daemon appends behind the token is ignored.
+    /// Reads the payload of a watch event. Bytes behind the token are ignored: newer daemons may
+    /// append a field.
     ///
     /// # Errors
     ///

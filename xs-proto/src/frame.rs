@@ -15,7 +15,7 @@ pub struct FrameError {
     pub len: u32,
 }
 
-/// One whole message, its payload borrowed from the bytes it came in.
+/// A whole message, whose payload is borrowed from the bytes that it arrived in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// The message's header; `len` is the payload's length.

@@ -1,6 +1,6 @@
 //! The sixteen bytes before every payload (`struct xsd_sockmsg` in `xs_wire.h`).
 
-/// What a message is. A reply has the type of its request, or [`MessageType::Error`].
+/// The type of a message. A reply has the type of its request, or [`MessageType::Error`].
 ///
 /// Source: `enum xsd_sockmsg_type` in `xs_wire.h`; the operations are described under
 /// "Database read, write and permissions operations" and after in `xenstore.txt`.
@@ -51,9 +51,9 @@ pub enum MessageType {
     ResetWatches = 21,
     /// A part of a list of children that is too long for one message.
     DirectoryPart = 22,
-    /// Which of the store's features a domain may see.
+    /// Reads the store's features, or those that a domain may see.
     GetFeature = 23,
-    /// Sets which of the store's features a domain may see.
+    /// Sets the features that a domain may see.
     SetFeature = 24,
     /// The limits of the store, or of a domain.
     GetQuota = 25,
@@ -146,7 +146,7 @@ impl Header {
         bytes
     }
 
-    /// What the message is; `None` for a type number that has no meaning.
+    /// The message's type; `None` for a type number that has no meaning.
     #[must_use]
     pub const fn message_type(&self) -> Option<MessageType> {
         MessageType::from_wire(self.kind)

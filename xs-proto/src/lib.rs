@@ -7,10 +7,10 @@
 //!
 //! * [`Header`] and [`MessageType`]: the sixteen bytes before every payload.
 //! * [`Frame`] and [`Decoder`]: whole messages out of a stream of bytes.
-//! * [`Request`] and [`Reply`]: what a client says and what the store answers. Both have
+//! * [`Request`] and [`Reply`]: the client's messages and the store's answers. Each type has
 //!   `parse` *and* `emit`, so one definition serves a client, a server and their tests.
-//! * [`WatchEvent`]: what the store says unasked.
-//! * [`Path`], [`Permission`], [`ErrorCode`]: what messages are made of.
+//! * [`WatchEvent`]: the message that the store sends unasked.
+//! * [`Path`], [`Permission`], [`ErrorCode`]: the fields of messages.
 //!
 //! # No panics
 //!
@@ -49,8 +49,8 @@ pub use request::{Request, TooLong};
 /// more has its connection closed.
 pub const PAYLOAD_MAX: usize = 4096;
 
-/// A payload that is not what its message type says it is: a NUL or a field is missing, or a
-/// number is none.
+/// A payload does not fit its message type: a NUL or a field is missing, or a number has another
+/// character than digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the payload is not what its message type says it is")]
 pub struct Malformed;

@@ -1,18 +1,18 @@
 //! Paths of nodes.
 
-/// Why a path is none.
+/// The rule of the store that a path breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
-    /// It has no characters at all.
+    /// The path is empty.
     #[error("the path is empty")]
     Empty,
-    /// It is longer than the store allows: [`Path::ABSOLUTE_MAX`], [`Path::RELATIVE_MAX`].
+    /// The path is longer than the store allows: [`Path::ABSOLUTE_MAX`], [`Path::RELATIVE_MAX`].
     #[error("the path is too long")]
     TooLong,
-    /// It has a character that is none of `A-Z a-z 0-9 - _ / @`.
+    /// The path has a character other than `A-Z a-z 0-9 - _ / @`.
     #[error("the path has a character that is none of A-Z a-z 0-9 - _ / @")]
     BadCharacter,
-    /// It has two slashes in a row, or one at its end.
+    /// The path has two slashes in a row, or a slash at its end.
     #[error("the path has a doubled slash, or one at its end")]
     EmptyComponent,
 }

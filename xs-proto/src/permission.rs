@@ -1,19 +1,19 @@
-//! Who may do what with a node.
+//! Permissions: the access of each domain to a node.
 
 use alloc::vec::Vec;
 
 use crate::{Malformed, text};
 
-/// What a domain may do with a node.
+/// The access of a domain to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// `n`: nothing.
+    /// `n`: no access.
     None,
     /// `r`: read.
     Read,
     /// `w`: write.
     Write,
-    /// `b`: both.
+    /// `b`: read and write.
     Both,
 }
 
@@ -31,7 +31,7 @@ impl Access {
     }
 }
 
-/// One entry of a node's permissions, `n5` or `r0` on the wire.
+/// An entry of a node's permissions, `n5` or `r0` on the wire.
 ///
 /// The first entry of a list names the *owner*, who may do everything; its access is what
 /// every domain has that no later entry names. Source: "Permissions" in `xenstore.txt`.
@@ -39,7 +39,7 @@ impl Access {
 pub struct Permission {
     /// The domain.
     pub domid: u16,
-    /// What it may do.
+    /// The domain's access.
     pub access: Access,
 }
 
@@ -83,7 +83,7 @@ impl<'a> PermissionList<'a> {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if there is no entry, or one that is none.
+    /// [`Malformed`] if there is no entry, or a malformed one.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut rest = bytes;
         while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! What the store answers.
+//! Replies: the store's answers to requests.
 
 use alloc::vec::Vec;
 
@@ -43,7 +43,7 @@ impl<'a> Names<'a> {
 /// Source: the operation of the same name in `xenstore.txt`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// What the daemon says to a command.
+    /// The daemon's answer to a command, as text.
     Control(&'a [u8]),
     /// The names of a node's children.
     Directory(Names<'a>),
@@ -71,9 +71,9 @@ pub enum Reply<'a> {
     GetFeature(u32),
     /// The names of the quotas, or the value of one.
     GetQuota(&'a [u8]),
-    /// It is done. Of the type of the request, which is none of the above.
+    /// The request was carried out and has no result. Carries the type of the request.
     Ok(MessageType),
-    /// It is refused.
+    /// The request was refused.
     Error(ErrorCode),
 }
 

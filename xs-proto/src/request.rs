@@ -1,4 +1,4 @@
-//! What a client asks of the store.
+//! Requests: a client's messages to the store.
 
 use alloc::vec::Vec;
 
@@ -42,7 +42,7 @@ pub enum Request<'a> {
     Watch {
         /// The node, which need not exist.
         path: &'a [u8],
-        /// What the events are to carry.
+        /// The token, which each event of this watch carries.
         token: &'a [u8],
         /// How far below the node events are wanted; not understood by every daemon, and
         /// dropped by Linux's `/dev/xen/xenbus`.
@@ -117,9 +117,9 @@ pub enum Request<'a> {
     },
     /// Gives a domain the rights of another.
     SetTarget {
-        /// Who gets them.
+        /// The domain that gets the rights.
         domid: u16,
-        /// Whose they are.
+        /// The domain whose rights they are.
         target: u16,
     },
     /// Ends all watches and transactions of this connection.
@@ -140,7 +140,7 @@ pub enum Request<'a> {
     SetFeature {
         /// The domain.
         domid: u16,
-        /// One bit a feature.
+        /// A bit for each feature.
         features: u32,
     },
     /// The names of the quotas; or the value of one, the store's own or a domain's.
@@ -245,7 +245,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// Nothing, a quota's name, or a domain and a quota's name.
+    /// Reads no argument, a quota's name, or a domain and a quota's name.
     fn parse_get_quota(payload: &'a [u8]) -> Result<Self, Malformed> {
         if matches!(payload, [] | [0]) {
             return Ok(Self::GetQuota { domid: None, name: None });
@@ -258,7 +258,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// A quota's name and value, before them perhaps a domain.
+    /// Reads an optional domain, a quota's name, and its value.
     fn parse_set_quota(payload: &'a [u8]) -> Result<Self, Malformed> {
         let (first, rest) = text::split_nul(payload)?;
         Ok(match text::split_nul(rest)? {

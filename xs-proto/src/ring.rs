@@ -1,8 +1,8 @@
 //! The page that a domain shares with the store: two rings of bytes, one each way.
 //!
 //! Only the arithmetic of their indexes is here; mapping the page, ordering its accesses and
-//! notifying the other side are the caller's. Whoever maps it must copy an index once and
-//! use the copy: the other side can change the page at any moment.
+//! notifying the other side are the caller's. The caller must copy an index out of the page
+//! once and use the copy: the other side can change the page at any moment.
 //!
 //! Source: `struct xenstore_domain_interface` in `xs_wire.h`, and `xenstore-ring.txt`.
 
@@ -38,7 +38,7 @@ pub struct BadIndexes {
     pub producer: u32,
 }
 
-/// The indexes of one ring. They count bytes since the beginning and wrap at 2³².
+/// The indexes of one ring. An index counts bytes since the ring was made, and wraps at 2³².
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Indexes {
     consumer: u32,
@@ -126,7 +126,7 @@ mod tests {
     use alloc::vec::Vec;
 
     #[test]
-    fn a_stream_longer_than_the_ring_goes_through_it_across_the_wrap_of_the_index() {
+    fn stream_longer_than_the_ring_crosses_the_index_wrap() {
         let mut ring = [0; RING_SIZE];
         let start = u32::MAX - 1500;
         let mut indexes = Indexes::new(start, start).unwrap();

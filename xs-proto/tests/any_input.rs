@@ -1,4 +1,4 @@
-//! Whatever comes: nothing panics, and what is read is written back as it was.
+//! Parsers of any input: no function panics, and a parsed message is emitted as it was read.
 
 use proptest::prelude::*;
 use xs_proto::{
