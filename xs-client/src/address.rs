@@ -58,7 +58,7 @@ impl Address {
         }
     }
 
-    /// What is at this path.
+    /// The address at this path, by its kind of file.
     fn at(path: &Path) -> io::Result<Self> {
         let kind = fs::metadata(path)?.file_type();
         if kind.is_socket() {
@@ -99,7 +99,7 @@ pub enum AddressError {
     Explicit {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// There is nothing usable at the path in the environment.
@@ -107,10 +107,10 @@ pub enum AddressError {
     Environment {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// None of the usual places has one.
+    /// No usual place has a store.
     #[error(
         "no store at {}; every Xen domain with a Linux kernel has /dev/xen/xenbus. Set \
          $XENSTORED_PATH if the store is elsewhere",
@@ -165,7 +165,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     #[test]
-    fn what_is_given_goes_before_the_variable_and_that_before_the_usual_places() {
+    fn given_path_precedes_variable_and_variable_usual_places() {
         let dir = tempfile::tempdir().unwrap();
         let [given, variable, usual] = ["given", "variable", "usual"].map(|name| {
             let path = dir.path().join(name);

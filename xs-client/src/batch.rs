@@ -17,8 +17,8 @@ use crate::exchange::Exchange;
 /// A request that the store would refuse for its form is not sent, and is answered in its
 /// stead: `EINVAL` for a path that is none, `E2BIG` for what does not fit a message.
 ///
-/// The requests are answered in their order, but nothing makes them one: that is what a
-/// [`Transaction`](crate::Transaction) is for.
+/// The requests are answered in their order, but others' requests may come in between: use a
+/// [`Transaction`](crate::Transaction) to prevent that.
 #[derive(Debug, Default)]
 pub struct Batch {
     entries: Vec<Entry>,
@@ -37,7 +37,7 @@ struct Entry {
     reply: Result<Range<usize>, ErrorCode>,
 }
 
-/// What an entry says that was not answered, since the connection was lost before.
+/// The reply of an entry that was not answered before the connection was lost.
 const UNANSWERED: ErrorCode = ErrorCode::Io;
 
 impl Batch {
@@ -105,7 +105,7 @@ impl Batch {
         self.push(path, &Request::Rm { path })
     }
 
-    /// Adds the setting of a node's permissions, the owner's first. None at all is `EINVAL`.
+    /// Adds the setting of a node's permissions, the owner's first. An empty list is `EINVAL`.
     pub fn set_permissions(&mut self, path: impl AsRef<[u8]>, permissions: &[Permission]) -> usize {
         let mut list = Vec::new();
         permissions.iter().for_each(|permission| permission.emit(&mut list));

@@ -22,8 +22,7 @@ use crate::{Address, Batch, Disconnected, Error, Event, OpenError, Quirks};
 /// [`next_event`](Self::next_event) *before* polling [`as_fd`](Self::as_fd) again, which
 /// knows nothing of them.
 ///
-/// Nothing is retried behind the caller's back, but conflicting
-/// [transactions](Self::transaction).
+/// The client retries conflicting [transactions](Self::transaction), and no other request.
 pub struct Client {
     transport: Box<dyn Transport>,
     connection: Connection,
@@ -89,7 +88,7 @@ impl Client {
     /// [interrupted](Self::set_interrupt).
     pub const INTERRUPTED: Duration = Duration::from_secs(1);
 
-    /// What to poll for input; `None` while there is no connection.
+    /// The descriptor to poll for input; `None` while there is no connection.
     #[must_use]
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.transport.as_fd()
@@ -107,7 +106,7 @@ impl Client {
         self.lost.is_none()
     }
 
-    /// What the store sent that a client can do nothing with.
+    /// Counts of messages that a client has no use for.
     #[must_use]
     pub const fn oddities(&self) -> Oddities {
         self.connection.oddities()
@@ -133,8 +132,8 @@ impl Client {
     ///
     /// [`Error::Disconnected`].
     pub fn receive(&mut self) -> Result<(), Error> {
-        /// A store that never stops talking must not keep the caller from listening to
-        /// anything else: what is left will make the descriptor readable again.
+        /// A store that never stops talking must not keep the caller from its other
+        /// descriptors: bytes that are left make this one readable again.
         const READS: usize = 64;
         self.check()?;
         for _ in 0..READS {
@@ -228,7 +227,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of the connection. What the store says to each request is no error here.
+    /// Errors of the connection. A request that the store refuses is no error here: its reply in
+    /// the batch says so.
     pub fn run(&mut self, batch: &mut Batch) -> Result<(), Error> {
         self.run_in(0, batch)
     }
@@ -431,7 +431,7 @@ struct Silence {
 }
 
 impl Silence {
-    /// What is left of `timeout`.
+    /// The part of `timeout` that is left.
     fn left(&mut self, timeout: Duration) -> Duration {
         match self.since {
             Some(since) => timeout.saturating_sub(since.elapsed()),
@@ -443,7 +443,7 @@ impl Silence {
     }
 }
 
-/// What is left until `deadline`; for ever without one.
+/// The time that is left until `deadline`; `None` without a deadline.
 fn time_left(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
@@ -460,10 +460,10 @@ enum Waited {
     TooLong,
 }
 
-/// What one read brought.
+/// The result of one read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Read {
-    /// Nothing has come in the time that there was.
+    /// The time passed and no byte came.
     Nothing,
     Empty,
     Some,

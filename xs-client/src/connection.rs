@@ -1,5 +1,5 @@
-//! What a client knows about one stream of bytes to the store: which requests have no answer
-//! yet, and which events have come. No I/O, no clock.
+//! The state of one stream of bytes to the store: the requests without an answer, and the events
+//! that have come. No I/O, no clock.
 //!
 //! The caller moves the bytes. Requests are [`queue`](Connection::queue)d and come out of
 //! [`transmit`](Connection::transmit) in the pieces that the transport takes; what is read
@@ -16,7 +16,7 @@ use xs_proto::{
 use crate::event_queue::EventQueue;
 use crate::{Event, ProtocolError, Quirks};
 
-/// Why a request was not queued. Nothing of it is kept.
+/// Why a request was not queued. The connection is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QueueError {
     /// As many requests as the window allows have no answer yet.
@@ -32,14 +32,14 @@ pub enum QueueError {
     },
 }
 
-/// What a message of the store was.
+/// A message of the store, by its use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrival<'a> {
     /// The answer to a request.
     Answer(Answer<'a>),
-    /// A watch event. It is queued, for [`Connection::next_event`].
+    /// A watch event, which is queued for [`Connection::next_event`].
     Event,
-    /// Nothing that was asked for: it is counted in [`Oddities`], and that is all.
+    /// A message that no request asked for. [`Oddities`] counts it.
     Ignored,
 }
 
@@ -48,7 +48,7 @@ pub enum Arrival<'a> {
 pub struct Answer<'a> {
     /// The number that the caller gave the request.
     pub ticket: usize,
-    /// What the store says: of the request's type, or [`Reply::Error`].
+    /// The store's reply: of the request's type, or [`Reply::Error`].
     pub reply: Result<Reply<'a>, ProtocolError>,
 }
 
@@ -80,7 +80,7 @@ impl Pending {
     }
 }
 
-/// One stream of bytes to the store and back.
+/// A stream of bytes to the store and back.
 #[derive(Debug)]
 pub struct Connection {
     quirks: Quirks,
@@ -142,7 +142,7 @@ impl Connection {
         self.pending.len()
     }
 
-    /// What was odd so far.
+    /// The counts of odd messages so far.
     #[must_use]
     pub const fn oddities(&self) -> Oddities {
         self.oddities
@@ -209,8 +209,8 @@ impl Connection {
         self.last_req_id
     }
 
-    /// What to write next; empty if there is nothing. All that is queued, or the rest of one
-    /// message if the transport takes only one a write.
+    /// The bytes to write next; empty if there are none. Every queued request, or the rest of
+    /// one message if the transport takes only one a write.
     #[must_use]
     pub fn transmit(&self) -> &[u8] {
         let unsent = &self.outgoing[self.sent..];

@@ -49,15 +49,15 @@ pub(crate) fn in_parts(
     }
 }
 
-/// What a part did to a list.
+/// The effect of a part on its list.
 enum Progress {
-    /// It was the last.
+    /// The part was the last.
     Complete,
     /// More is to come.
     More,
-    /// It had nothing, not even the list's end.
+    /// The part was empty: it had not even the list's end.
     Stuck,
-    /// It is of another generation than those before.
+    /// The part is of another generation than the parts before.
     Changed,
 }
 

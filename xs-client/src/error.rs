@@ -1,4 +1,4 @@
-//! What can go wrong between a client and the store.
+//! Errors between a client and the store.
 
 use std::io;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub enum Error {
     /// The answer is not one to the request.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
-    /// The store did not answer in time. What was asked may have been done or not.
+    /// The store did not answer in time. The request may have been carried out or not.
     #[error("the store does not answer")]
     TimedOut,
     /// There is no connection.
@@ -76,13 +76,14 @@ pub enum Disconnected {
     /// Reading, writing or opening failed.
     #[error(transparent)]
     Io(Arc<io::Error>),
-    /// A message of the store was longer than any may be: what follows it cannot be trusted.
+    /// A message of the store was longer than the protocol allows: the stream behind it cannot be
+    /// trusted.
     #[error(transparent)]
     Frame(FrameError),
-    /// It was given up because the store did not answer in time.
+    /// The client closed the connection because the store did not answer in time.
     #[error("the store did not answer in time")]
     TimedOut,
-    /// It was given up because the store did not take back a watch that it had before.
+    /// The client closed the connection because the store refused a watch that it had before.
     #[error("the store refused a watch that it had before")]
     WatchRefused,
 }
@@ -93,10 +94,10 @@ impl From<io::Error> for Disconnected {
     }
 }
 
-/// An answer that is none to what was asked.
+/// An answer that does not fit its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
-    /// It has another type than the request.
+    /// The answer has another type than the request.
     #[error("the store answers {asked:?} with {answered:?}")]
     WrongType {
         /// The request's type.
@@ -104,7 +105,7 @@ pub enum ProtocolError {
         /// The answer's.
         answered: MessageType,
     },
-    /// Its payload is not what its type says it is.
+    /// The answer's payload does not fit its type.
     #[error("the store's answer to {0:?} makes no sense")]
     Malformed(MessageType),
     /// A list of children in parts that stops growing, or does not stop.
@@ -118,11 +119,11 @@ pub enum ProtocolError {
 pub struct OpenError {
     /// Where it is.
     pub address: Address,
-    /// What the system says.
+    /// The system's error.
     pub source: io::Error,
 }
 
-/// What to do about it, where that is known.
+/// The remedy, where one is known.
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; it takes root",

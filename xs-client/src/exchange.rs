@@ -1,5 +1,4 @@
-//! One operation's share in a connection: the requests it has to make, and what it does with
-//! their answers.
+//! Exchanges: the requests of one operation, and the use of their answers.
 
 use xs_proto::{MessageType, Reply, Request};
 
@@ -7,7 +6,7 @@ use crate::connection::{Answer, Connection, QueueError};
 use crate::watches::Watch;
 use crate::{Error, ProtocolError};
 
-/// Requests and answers of one operation. One at a time runs on a connection.
+/// Requests and answers of one operation. A connection runs a single exchange at a time.
 pub(crate) trait Exchange {
     /// Queues requests while there is room in the window.
     ///
@@ -63,7 +62,7 @@ impl Question<'_> {
     }
 }
 
-/// One request.
+/// An exchange of a single request.
 pub(crate) struct Single<'a, T, F> {
     tx_id: u32,
     question: Question<'a>,

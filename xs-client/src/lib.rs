@@ -1,9 +1,9 @@
 //! A xenstore client.
 //!
 //! * [`Address`]: where the store is, and how to find it.
-//! * [`Client`]: the blocking face. One method an operation of the protocol, [`Transaction`]s,
+//! * [`Client`]: the blocking face. A method for each operation of the protocol, [`Transaction`]s,
 //!   [`Batch`]es that keep many requests under way, watch [`Event`]s.
-//! * [`Connection`]: what a client knows about one stream of bytes, without any I/O.
+//! * [`Connection`]: the state of one stream of bytes, without any I/O.
 //! * [`Transport`] and [`Quirks`]: the stream, and how it differs from the others. Linux's
 //!   `/dev/xen/xenbus` is not the daemon's socket under another name.
 //! * `embedded`, with the feature of that name: a xenstored in memory.

@@ -48,7 +48,7 @@ impl Client {
         write(self, OUTSIDE, path.as_ref(), value.as_ref())
     }
 
-    /// Makes a node without a value, and its parents. One that is there stays as it is.
+    /// Makes a node without a value, and its parents. An existing node stays as it is.
     ///
     /// # Errors
     ///
@@ -57,8 +57,7 @@ impl Client {
         mkdir(self, OUTSIDE, path.as_ref())
     }
 
-    /// Removes a node and all below it. One that is not there is as good as removed, if its
-    /// parent is there.
+    /// Removes a node and all below it. A missing node counts as removed, if its parent exists.
     ///
     /// # Errors
     ///
@@ -93,7 +92,7 @@ impl Client {
 
 /// Watches.
 impl Client {
-    /// Asks for events, with this token, when `path` or anything below it changes. One event
+    /// Asks for events, with this token, when `path` or anything below it changes. A first event
     /// comes at once, whether there is such a node or not, perhaps before this returns.
     ///
     /// `@introduceDomain` and `@releaseDomain` are paths too.
@@ -116,7 +115,7 @@ impl Client {
         Ok(())
     }
 
-    /// No more events for this path and token. Those that are queued already still come.
+    /// No more events for this path and token. Events that are queued already still come.
     ///
     /// # Errors
     ///
@@ -383,7 +382,7 @@ fn no_nul(string: &[u8]) -> Result<(), Error> {
     if string.contains(&0) { Err(Error::Nul) } else { Ok(()) }
 }
 
-/// What is between blanks and NULs.
+/// The words between blanks and NULs.
 fn words(text: &[u8]) -> Vec<Vec<u8>> {
     text.split(|byte| byte.is_ascii_whitespace() || *byte == 0)
         .filter(|word| !word.is_empty())

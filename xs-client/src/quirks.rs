@@ -2,7 +2,7 @@
 
 use xs_proto::{Header, PAYLOAD_MAX};
 
-/// What a transport does differently from a plain stream of xenstore messages.
+/// The differences of a transport from a plain stream of xenstore messages.
 ///
 /// Source: Linux `drivers/xen/xenbus/xenbus_dev_frontend.c`, for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use crate::{Batch, Client, Error, operations};
 /// How a transaction is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<T> {
-    /// Keep what was done in it. It is all done at once, or not at all.
+    /// Keep the changes: all of them at once, or none.
     Commit(T),
-    /// Forget what was done in it.
+    /// Forget the changes.
     Abort(T),
 }
 
@@ -160,7 +160,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of `body`, and those of its operations. [`Error::Refused`] with `EAGAIN` after
+    /// The errors of `body` and of its operations. [`Error::Refused`] with `EAGAIN` after
     /// [`TRANSACTION_TRIES`](Self::TRANSACTION_TRIES) tries, within a second; with `ENOSPC` or
     /// another code if the store allows no more transactions. [`Error::Protocol`] if the store
     /// starts the transaction 0, which is none: `body` does not run then.
@@ -220,8 +220,8 @@ impl Client {
 }
 
 impl Transaction<'_> {
-    /// Ends the transaction without keeping anything. That the store has forgotten it by
-    /// itself is as good.
+    /// Ends the transaction and drops its changes. A refusal is no error: the store has forgotten
+    /// the transaction by itself.
     fn dropped(&mut self) -> Result<(), Error> {
         match self.end(false) {
             Err(Error::Refused(_)) => Ok(()),

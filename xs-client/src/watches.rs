@@ -6,7 +6,7 @@
 #[derive(Debug, Default)]
 pub(crate) struct Watches(Vec<Watch>);
 
-/// One watch.
+/// A watch: its path and its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Watch {
     pub(crate) path: Box<[u8]>,

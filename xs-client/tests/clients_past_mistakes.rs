@@ -1,4 +1,4 @@
-//! What broke other clients of the store, each as a test of this one.
+//! Faults that broke other clients of the store, each as a test of this one.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn unwatch_sends_the_path_before_the_token() {
 }
 
 #[test]
-fn a_length_from_the_wire_is_not_allocated_but_ends_the_connection() {
+fn too_long_length_from_the_wire_ends_the_connection() {
     for len in [4097, 1 << 20, u32::MAX] {
         let (server, _thread) = Server::start(move |_, peer| {
             let (request, _) = peer.next().unwrap();
@@ -190,7 +190,7 @@ fn receive_returns_though_the_store_never_stops_talking() {
     }
 }
 
-/// One end of a pair of sockets with the smallest buffers.
+/// An end of a pair of sockets with the smallest buffers.
 struct Narrow(UnixStream);
 
 impl Transport for Narrow {

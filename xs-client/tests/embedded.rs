@@ -86,7 +86,7 @@ fn a_client_within_the_process_reads_writes_and_watches() {
 }
 
 #[test]
-fn a_domains_paths_are_relative_to_its_home_and_so_are_its_events() {
+fn domain_has_relative_paths_and_relative_events() {
     let store = Store::new();
     store.write(b"/local/domain/7/domid", b"7").unwrap();
     store.set_permissions(b"/local/domain/7", b"n7\0").unwrap();
@@ -162,7 +162,7 @@ fn quotas_are_configurable_and_domain_0_has_none() {
 }
 
 #[test]
-fn a_client_that_does_not_read_does_not_hinder_others_and_gets_its_replies_later() {
+fn client_that_does_not_read_hinders_no_other() {
     let store = Store::new();
     store.set_permissions(b"/tool", b"r0\0").unwrap();
     let mut lazy = Raw::new(&store, 7);
@@ -189,7 +189,7 @@ fn a_client_that_does_not_read_does_not_hinder_others_and_gets_its_replies_later
 }
 
 #[test]
-fn a_payload_announced_too_long_ends_the_connection_and_no_other() {
+fn too_long_payload_ends_its_own_connection_only() {
     let store = Store::new();
     let mut other = client(&store, 0);
     let mut raw = Raw::new(&store, 0);
@@ -200,7 +200,7 @@ fn a_payload_announced_too_long_ends_the_connection_and_no_other() {
 }
 
 #[test]
-fn dropping_the_server_closes_its_connections_and_removes_its_socket() {
+fn dropped_server_closes_connections_and_removes_socket() {
     let store = Store::new();
     let (_directory, server) = served(&store, 0);
     let path = server.path().to_path_buf();
@@ -218,7 +218,7 @@ fn dropping_the_server_closes_its_connections_and_removes_its_socket() {
 }
 
 #[test]
-fn a_connection_can_be_cut_at_each_message_before_or_after_it_is_carried_out() {
+fn connection_can_be_cut_before_or_after_each_message() {
     for moment in [Moment::BeforeRequest, Moment::BeforeReply, Moment::AfterReply] {
         for n in 1..=4 {
             let store = Store::new();

@@ -87,7 +87,7 @@ fn row_3_the_longest_payload_is_4080_bytes() {
 }
 
 #[test]
-fn row_3_a_buffer_smaller_than_thought_refuses_that_request_only() {
+fn row_3_too_small_buffer_refuses_that_request_only() {
     for errno in [22, 7] {
         let mut connection = Connection::new(SEVERAL_UNDER_WAY);
         connection.queue(0, 0, &Request::Write { path: b"a", value: b"v" }).unwrap();
@@ -102,7 +102,7 @@ fn row_3_a_buffer_smaller_than_thought_refuses_that_request_only() {
 }
 
 #[test]
-fn row_4_a_write_that_sleeps_longer_than_the_timeout_is_no_silence() {
+fn row_4_sleeping_write_does_not_count_as_silence() {
     let (mut client, kernel) = client();
     client.set_timeout(Duration::from_millis(5));
     kernel.lock().unwrap().watch_takes = Duration::from_millis(30);
@@ -114,7 +114,7 @@ fn row_4_a_write_that_sleeps_longer_than_the_timeout_is_no_silence() {
 }
 
 #[test]
-fn row_5_a_watch_refused_by_errno_is_refused_and_nothing_else_is() {
+fn row_5_watch_refused_by_errno_is_the_only_refusal() {
     let (mut client, kernel) = client();
     for (errno, code) in [
         (28, ErrorCode::NoSpc),
@@ -127,7 +127,7 @@ fn row_5_a_watch_refused_by_errno_is_refused_and_nothing_else_is() {
         assert_eq!(error.refusal(), Some(&code));
         assert!(client.is_connected());
     }
-    // It was not remembered as a watch.
+    // The client does not remember the refused watch.
     client.watch("backend", "t").unwrap();
     client.write("data/a", "v").unwrap();
     assert_eq!(kernel.lock().unwrap().watches.len(), 1);
@@ -135,7 +135,7 @@ fn row_5_a_watch_refused_by_errno_is_refused_and_nothing_else_is() {
 }
 
 #[test]
-fn row_5_any_other_request_that_cannot_be_written_ends_the_connection() {
+fn row_5_other_request_failing_to_write_ends_connection() {
     let mut connection = Connection::new(SEVERAL_UNDER_WAY);
     connection.queue(0, 0, &Request::Read { path: b"a" }).unwrap();
     assert_eq!(connection.transmit_refused(5), None);
@@ -158,7 +158,7 @@ fn row_6_acknowledgements_without_an_id_find_their_request() {
 }
 
 #[test]
-fn row_6_an_acknowledgement_without_an_id_is_the_oldest_watch_s_of_its_type() {
+fn row_6_ack_without_id_belongs_to_oldest_watch_of_its_type() {
     let mut connection = Connection::new(SEVERAL_UNDER_WAY);
     connection.queue(0, 0, &Request::Read { path: b"a" }).unwrap();
     connection.queue(1, 0, &Request::Watch { path: b"a", token: b"t", depth: None }).unwrap();

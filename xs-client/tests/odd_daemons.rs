@@ -1,5 +1,5 @@
-//! What daemons other than the C xenstored 4.17 answer, each as a scripted store. Source: the
-//! rows of docs/xenstore.md, "Answers that differ between daemons".
+//! Answers of daemons other than the C xenstored 4.17, each by a scripted store. Source: the rows
+//! of docs/xenstore.md, "Answers that differ between daemons".
 
 mod support;
 
@@ -126,7 +126,7 @@ fn watch_acknowledged_with_eight_bytes_is_set() {
 /// The forms of a request without arguments, as each daemon takes them.
 #[test]
 fn features_are_asked_in_the_form_that_the_daemon_takes() {
-    // Which refusal the NUL gets (none: it is answered), what the caller gets, what was sent.
+    // The refusal of the NUL, if any; the caller's result; the payloads sent.
     let (nul, empty) = (b"\0".to_vec(), b"".to_vec());
     for (refusal, result, sent) in [
         // A daemon that takes the NUL for no argument.

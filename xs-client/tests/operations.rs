@@ -1,5 +1,4 @@
-//! What a client makes of answers: long directories, transactions, batches, and answers that
-//! are none.
+//! A client's use of answers: long directories, transactions, batches, and malformed answers.
 
 mod support;
 
@@ -187,7 +186,7 @@ fn an_answer_that_is_none_fails_its_request_only() {
 }
 
 #[test]
-fn a_store_that_says_nothing_times_out_and_the_connection_is_closed() {
+fn silent_store_times_out_and_closes_the_connection() {
     let (mut client, kernel) = client();
     client.watch("backend", "t").unwrap();
     client.set_timeout(std::time::Duration::from_millis(20));

@@ -10,9 +10,9 @@ use support::site::Site;
 use xs_client::{Batch, Client, Disconnected, Error, Event, Outcome};
 use xs_proto::{Access, ErrorCode, Permission};
 
-/// What is to come comes within this.
+/// An expected event comes within this time.
 const SOON: Option<Duration> = Some(Duration::from_secs(10));
-/// What is not to come does not within this.
+/// An unexpected event does not come within this time.
 const NOT_SOON: Option<Duration> = Some(Duration::from_millis(50));
 
 fn values_come_back(site: &Site) {

@@ -19,7 +19,7 @@ fn a_reconnected_client_has_its_watches_and_one_resync() {
             peer.send(&event(b"backend/vif", b"t"));
             return;
         }
-        // Both watches again, in their order, before anything else.
+        // The client sets both watches again, in their order, before any other request.
         for expected in [&b"backend\0t\0"[..], b"@releaseDomain\0gone\0"] {
             let (header, payload) = peer.next().unwrap();
             assert_eq!(payload, expected);
@@ -99,7 +99,7 @@ fn events_that_came_before_the_end_can_still_be_taken() {
 }
 
 #[test]
-fn a_silent_store_times_out_and_events_do_not_count_as_an_answer() {
+fn events_do_not_keep_a_silent_store_from_timing_out() {
     let (server, _thread) = Server::start(|_, peer| {
         peer.next();
         while peer.try_send(&event(b"a", b"t")) {

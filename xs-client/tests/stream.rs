@@ -11,7 +11,7 @@ use xs_proto::Request;
 /// How many requests have no answer yet when the stream begins; their ids are 1 to 8.
 const REQUESTS: usize = 8;
 
-/// All that a connection makes of a stream.
+/// The answers, events and counts that a connection makes of a stream.
 #[derive(Debug, PartialEq)]
 struct Made {
     answers: Vec<String>,

@@ -1,4 +1,4 @@
-//! What the store keeps of each connection.
+//! The store's state of each connection.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -59,7 +59,7 @@ impl Connection {
     }
 }
 
-/// What waits to be sent to a client.
+/// The bytes that wait to be sent to a client.
 #[derive(Debug, Default)]
 pub(super) struct Output {
     queue: VecDeque<Message>,

@@ -1,8 +1,8 @@
-//! The commands of `CONTROL`: those of the C xenstored that mean something to a store in memory.
+//! The commands of `CONTROL`, as far as a store in memory can carry them out.
 //!
-//! Source: what the C xenstored 4.17 answers. Its other commands write files or replace the
-//! daemon (`live-update`, `logfile`, `memreport`, `quota-soft`): they are `EINVAL` here, and
-//! `help` does not list them.
+//! Source: the answers of the C xenstored 4.17. Its other commands write files or replace the
+//! daemon (`live-update`, `logfile`, `memreport`, `quota-soft`). The embedded store refuses those
+//! with `EINVAL`, and `help` does not list them.
 
 use std::fmt::Write;
 
@@ -37,7 +37,7 @@ impl State {
         Ok(text.into_bytes())
     }
 
-    /// What a domain uses of its quotas.
+    /// The counts of a domain that its quotas limit, as text.
     fn usage(&mut self, domid: u16) -> Result<String, ErrorCode> {
         let domain = self.domains.introduced(domid).ok_or(ErrorCode::NoEnt)?;
         let mut text = format!("Domain {domid}:\n");

@@ -35,7 +35,7 @@ impl Counts {
             .filter_map(|(kind, count)| Some((kind?, count)).filter(|_| count > 0))
     }
 
-    /// What was counted since `earlier`, a copy of the same counts.
+    /// The requests counted since `earlier`, a copy of the same counts.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counts = *self;

@@ -8,19 +8,19 @@ pub(super) const PRIVILEGED: u16 = 0;
 /// Numbers from here on never belong to a domain (`DOMID_FIRST_RESERVED` in `xen.h`).
 const FIRST_RESERVED: u16 = 0x7ff0;
 
-/// One life of a domain, and what counts towards its quotas.
+/// A domain from its creation to its end, with the counts that its quotas limit.
 #[derive(Debug, Default)]
 pub(super) struct Domain {
     /// Differs from that of every other domain there ever was.
     life: u64,
     pub(super) introduced: bool,
-    /// It has shut down and was not resumed.
+    /// The domain has shut down and was not resumed.
     pub(super) shut_down: bool,
     /// Nodes that it owns.
     pub(super) nodes: usize,
     pub(super) watches: usize,
     pub(super) transactions: usize,
-    /// Whose rights it has besides its own.
+    /// The domain whose rights this one has besides its own.
     pub(super) target: Option<u16>,
 }
 
@@ -50,7 +50,7 @@ impl Domains {
         })
     }
 
-    /// Somebody names the domain. Does it exist?
+    /// Does the domain that a request names exist?
     pub(super) fn exists(&mut self, domid: u16) -> bool {
         if self.any_exists && domid < FIRST_RESERVED {
             self.create(domid);
@@ -75,7 +75,7 @@ impl Domains {
         self.get_mut(domid).filter(|domain| domain.introduced)
     }
 
-    /// What tells this life of the domain from others of the same number.
+    /// The number that tells this domain from earlier and later ones of the same domid.
     pub(super) fn life(&self, domid: u16) -> Option<u64> {
         self.get(domid).map(|domain| domain.life)
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_hypervisor_every_number_but_the_reserved_ones_is_a_domain() {
+    fn without_hypervisor_every_unreserved_domid_exists() {
         assert!(Domains::new(true).exists(9));
         assert!(!Domains::new(true).exists(FIRST_RESERVED));
         assert!(!Domains::new(false).exists(9));

@@ -31,7 +31,7 @@ type PathTest = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 /// Something that is to go wrong with requests.
 ///
-/// It strikes the first request that matches, unless [`nth`](Self::nth) says a later one.
+/// A fault strikes the first request that matches, unless [`nth`](Self::nth) says a later one.
 /// When several faults match a request, the one injected first strikes; all of them count it.
 ///
 /// ```
@@ -127,7 +127,7 @@ impl Fault {
     }
 
     /// Only requests whose first string, which is the path where there is one, passes the
-    /// test. It is as the client sent it, perhaps relative.
+    /// test. The path is as the client sent it, perhaps relative.
     #[must_use]
     pub fn at(mut self, test: impl Fn(&[u8]) -> bool + Send + 'static) -> Self {
         self.path = Some(Box::new(test));
@@ -228,7 +228,7 @@ impl Faults {
         self.0.clear();
     }
 
-    /// What goes wrong with a request, if anything.
+    /// The effect of the fault that strikes this request, if one does.
     pub(super) fn strike(&mut self, incoming: &Incoming<'_>) -> Option<Effect> {
         let mut effect = None;
         for fault in &self.0 {

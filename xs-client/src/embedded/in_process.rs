@@ -9,7 +9,7 @@ use super::store::Store;
 use crate::{Quirks, Transport};
 
 /// A stream of bytes to a [`Store`] in the same process, non-blocking and with a descriptor
-/// to poll. It keeps the store alive.
+/// to poll. The stream keeps the store alive.
 #[derive(Debug)]
 pub struct InProcess {
     store: Store,
@@ -24,7 +24,7 @@ impl InProcess {
         Ok(Self { store, domid, id, stream: Some(stream) })
     }
 
-    /// Which of the store's connections this is. Another one after [`Transport::reopen`].
+    /// The store's id of this connection. [`Transport::reopen`] makes another connection.
     #[must_use]
     pub const fn id(&self) -> ConnectionId {
         self.id

@@ -1,15 +1,15 @@
 //! An in-memory xenstored.
 //!
 //! [`Store`] is a whole store in the process: nodes with permissions, domains with quotas,
-//! transactions, watches. It answers as Xen's C xenstored 4.17 does, which differential tests
-//! hold it to. Clients reach it through a real unix socket ([`Store::serve`]), so that
+//! transactions, watches. Its answers are those of Xen's C xenstored 4.17: differential tests
+//! compare the two. Clients reach the store through a real unix socket ([`Store::serve`]), so that
 //! programs that know nothing of it run against it, or by a stream within the process
 //! ([`Store::connect`]).
 //!
-//! What it can do that the real one cannot: go wrong on demand ([`Store::inject`]) and say how
+//! Unlike the real one, the embedded store goes wrong on demand ([`Store::inject`]) and says how
 //! many requests there were ([`Store::counts`]).
 //!
-//! What it does not have of the real one: the limits on memory and on the rate of writes, the
+//! The embedded store lacks the real one's limits on memory and on the rate of writes, the
 //! twenty seconds after which a client that reads no events loses them, and live update. Where
 //! the real one answers with an error left over from somebody else, as it does to a path with no
 //! NUL, this one says `EINVAL`. A domain never gets what an earlier one of its number was

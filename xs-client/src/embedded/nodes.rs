@@ -11,7 +11,7 @@ use super::transaction::{Action, Change, Transaction};
 use super::tree::{Node, child, name, parent};
 use super::watch::Reach;
 
-/// Who asks, and inside of which transaction.
+/// The caller of a request, and the transaction that the request is in.
 #[derive(Debug)]
 pub(super) struct Scope {
     pub(super) caller: Caller,
@@ -105,7 +105,7 @@ impl State {
         if !Arc::make_mut(&mut above).children.remove(name(path)) {
             return Err(ErrorCode::Io);
         }
-        // Whatever its length: it has only become shorter.
+        // No check of the node's size: without the child the node is shorter than before.
         self.store(scope, parent(path), Some(above));
         Ok(())
     }
@@ -156,7 +156,7 @@ impl State {
     /// # Errors
     ///
     /// `ENOMEM` if it has failed before, `ENOSPC` if a domain would own too many nodes,
-    /// `EAGAIN` if it conflicts with what others did. Nothing is kept then.
+    /// `EAGAIN` if it conflicts with others' changes. The tree is as it was before then.
     pub(super) fn commit(
         &mut self,
         caller: Caller,
@@ -211,7 +211,7 @@ impl State {
                 }
                 let Some(node) = self.tree.get(&path).cloned() else { continue };
                 if node.permissions.owner(&self.domains) == domid && path != b"/" {
-                    // Nothing that can fail: the toolstack may remove all but the root.
+                    // Cannot fail: the toolstack may remove every node but the root.
                     let _ = self.rm(&mut Scope::privileged(), &path);
                 } else {
                     let below = node.children.iter().map(|name| child(&path, name));
@@ -224,8 +224,8 @@ impl State {
     /// Tells the watchers of a path that it changed.
     ///
     /// A connection is told if its domain may read the node, or could before, or may read the
-    /// node above. Nobody, not even domain 0, is told of a node that was not there before a
-    /// transaction and is not after. `node` is what was at the path, where the tree does not
+    /// node above. A node that a transaction makes and removes again has no event, not even for
+    /// domain 0. `node` is what was at the path, where the tree does not
     /// say.
     pub(super) fn fire(
         &mut self,
@@ -408,8 +408,8 @@ impl State {
         }
     }
 
-    /// May the caller make one more node? What its transaction has made counts only when that
-    /// commits.
+    /// May the caller make one more node? Nodes made in its transaction count only when the
+    /// transaction commits.
     fn check_node_quota(&self, caller: Caller) -> Result<(), ErrorCode> {
         let owned = self.domains.get(caller.domid).map_or(0, |domain| domain.nodes);
         if !caller.is_privileged() && owned >= self.quota.nodes {

@@ -1,7 +1,7 @@
-//! What the store does for each type of request.
+//! The operations of the store, one for each type of request.
 //!
-//! Source: the operation of the same name in `xenstore.txt`; what that leaves open is as the
-//! C xenstored 4.17 answers.
+//! Source: the operation of the same name in `xenstore.txt`; where that leaves a question open,
+//! the answer of the C xenstored 4.17.
 
 use xs_proto::{
     ErrorCode, Header, Malformed, MessageType, PAYLOAD_MAX, PermissionList, Reply, Request,
@@ -319,8 +319,8 @@ impl State {
         }
     }
 
-    /// Are the permissions in the payload of `SET_PERMS` too many? That comes before what they
-    /// say.
+    /// Refuses a payload of `SET_PERMS` with too many permissions, before they are parsed: the
+    /// C xenstored counts first.
     fn check_permission_count(&self, payload: &[u8]) -> Result<(), ErrorCode> {
         let strings = payload.iter().filter(|byte| **byte == 0).count();
         if strings > self.quota.permissions + 1 { Err(ErrorCode::NoSpc) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! What a caller may do with a node.
+//! Permissions: the rights of a caller to a node.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use xs_proto::{Access, Permission, PermissionList};
 
 use super::domain::{Domains, PRIVILEGED};
 
-/// Who makes a request.
+/// The domain that makes a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller {
     pub(super) domid: u16,
@@ -89,8 +89,8 @@ impl Permissions {
         Self(list.iter().map(|permission| Entry::new(permission, domains)).collect())
     }
 
-    /// What a node made by `caller` below one with these permissions gets: the same, but an
-    /// unprivileged domain owns what it makes.
+    /// The permissions of a node that `caller` makes below a node with these permissions: the
+    /// same, but an unprivileged domain owns the nodes that it makes.
     pub(super) fn inherited(&self, caller: Caller, domains: &Domains) -> Self {
         let first = self.0[0].permission;
         if caller.is_privileged() || (first.domid == caller.domid && self.0[0].is_alive(domains)) {
@@ -111,7 +111,7 @@ impl Permissions {
         self.0.len()
     }
 
-    /// What `caller` may do. The owner may do everything; of the other entries the first that
+    /// The rights of `caller`. The owner may do everything; of the other entries the first that
     /// names the caller counts, and without any the access in the owner's own.
     ///
     /// Source: "Permissions" in `xenstore.txt`.
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_may_all_the_named_what_they_are_given_and_others_the_rest() {
+    fn owner_named_and_other_domains_have_their_rights() {
         let domains = domains();
         let list = permissions(b"r7\0b8\0", &domains);
         assert_eq!(list.rights(Caller::PRIVILEGED, &domains), Rights::ALL);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_domain_does_not_inherit_what_the_old_one_of_its_number_was_allowed() {
+    fn new_domain_inherits_no_rights_of_old_one_of_its_domid() {
         let mut domains = domains();
         let list = permissions(b"n0\0r9\0", &domains);
         let owned = permissions(b"n9\0", &domains);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unprivileged_domain_owns_what_it_makes_and_the_rest_is_inherited() {
+    fn unprivileged_domain_owns_the_nodes_it_makes() {
         let domains = domains();
         let parent = permissions(b"r7\0b8\0", &domains);
         let mut out = Vec::new();

@@ -1,11 +1,11 @@
 //! The limits of unprivileged domains.
 
-/// What the store allows each unprivileged domain. Domain 0 has no limits.
+/// The limits of each unprivileged domain. Domain 0 has none.
 ///
 /// The defaults are those of the C xenstored 4.17, and so are the errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
-    /// Nodes that a domain may own. One more: `ENOSPC`.
+    /// Nodes that a domain may own; `ENOSPC` beyond.
     pub nodes: usize,
     /// Bytes of a node: its value, its children's names, its permissions and the daemon's own
     /// header of it. A node that would *reach* this: `ENOSPC`.
@@ -15,9 +15,9 @@ pub struct Quota {
     /// Transactions that a domain may have at once. The daemon refuses once there are *more*,
     /// with `ENOSPC`.
     pub transactions: usize,
-    /// Nodes that a transaction may touch, be it to read them. One more: `ENOSPC`.
+    /// Nodes that a transaction may touch, reads included; `ENOSPC` beyond.
     pub transaction_nodes: usize,
-    /// Entries in the permissions of a node. One more: `ENOSPC`.
+    /// Entries in the permissions of a node; `ENOSPC` beyond.
     pub permissions: usize,
     /// Replies not yet taken by the domain. At that many the store reads no more of its
     /// requests until it takes some; there is no error.

@@ -28,8 +28,8 @@ impl ReactorId {
     }
 }
 
-/// Where the store leaves word for a reactor: these connections have something to send, or
-/// are closed.
+/// A reactor's mailbox. The store puts in the connections that have output to send or are
+/// closed.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     posted: Vec<ConnectionId>,
@@ -46,7 +46,7 @@ impl Mailbox {
     }
 }
 
-/// What others share with a reactor's thread.
+/// The state that a reactor's thread shares with its owner.
 #[derive(Debug)]
 struct Control {
     wakeup: EventFd,
@@ -72,7 +72,7 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
-    /// Starts the thread. It accepts connections of a domain from the listener, if any.
+    /// Starts the thread, which accepts connections of a domain from the listener, if any.
     pub(super) fn start(
         state: Arc<Mutex<State>>,
         listener: Option<(UnixListener, u16)>,
@@ -135,7 +135,7 @@ pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// No connection has these numbers: they are counted from 1.
+/// No connection has these numbers: connections are counted from 1.
 const WAKEUP: u64 = 0;
 const LISTENER: u64 = u64::MAX;
 
@@ -197,7 +197,7 @@ impl Loop {
             let count = match self.epoll.wait(&mut events, self.timeout()) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
-                // The descriptors are this thread's own: nothing can be wrong with them.
+                // The descriptors are valid: this thread owns them.
                 Err(error) => panic!("epoll_wait: {error}"),
             };
             for event in &events[..count] {

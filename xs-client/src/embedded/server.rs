@@ -39,6 +39,6 @@ impl Drop for Server {
 }
 
 fn remove(path: &Path) {
-    // Somebody may have been faster.
+    // An error means that another process has removed the socket already.
     let _ = fs::remove_file(path);
 }

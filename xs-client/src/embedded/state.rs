@@ -28,19 +28,20 @@ pub(super) struct State {
     pub(super) domains: Domains,
     pub(super) watches: Watches,
     pub(super) connections: HashMap<ConnectionId, Connection>,
-    /// Who gets the events of the special paths.
+    /// The permissions of the special paths: the domains that get their events.
     pub(super) special: HashMap<&'static [u8], Permissions>,
     pub(super) faults: Faults,
     pub(super) counts: Counts,
     /// The threads that carry bytes, to be told when there is something to send.
     pub(super) reactors: HashMap<ReactorId, Mailbox>,
-    /// The reactor whose thread holds the lock: it looks at its mailbox unasked.
+    /// The reactor whose thread holds the lock. It reads its mailbox afterwards, so no wakeup is
+    /// sent to it.
     pub(super) running: Option<ReactorId>,
     last_connection: u64,
     pub(super) last_reactor: u64,
 }
 
-/// What is to become of a connection after a request came in.
+/// The next step for a connection after a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The request was carried out; what there is to send is queued.

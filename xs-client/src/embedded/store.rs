@@ -171,7 +171,7 @@ impl Store {
         lock(&self.state).counts
     }
 
-    /// The connections there are: whose they are, and the requests they made.
+    /// All connections, each with its domain and the counts of its requests.
     #[must_use]
     pub fn connections(&self) -> Vec<(ConnectionId, u16, Counts)> {
         let state = lock(&self.state);
@@ -184,7 +184,7 @@ impl Store {
         lock(&self.state).faults.inject(fault)
     }
 
-    /// Nothing goes wrong any more.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         lock(&self.state).faults.clear();
     }

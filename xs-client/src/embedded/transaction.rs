@@ -1,4 +1,4 @@
-//! What a transaction has seen and done.
+//! Transactions: the nodes that one has touched, and its changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +12,8 @@ use super::watch::Reach;
 
 /// A transaction that is under way.
 ///
-/// It takes its own view of each node at the moment it first touches it, not of the whole tree
-/// when it starts. It commits if none of the nodes it touched, be it to read them or to find
-/// them missing, has changed since.
+/// A transaction copies each node when it first touches that node, not the whole tree when it
+/// starts. The commit succeeds if no touched node, read or missing, has changed since.
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     /// In the order they were first touched, which is the order of the commit.
@@ -34,12 +33,12 @@ struct Touched {
     event: Option<Reach>,
 }
 
-/// What a commit does to one node.
+/// The effect of a commit on one node.
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) path: Box<[u8]>,
     pub(super) action: Action,
-    /// Whose watches are to hear of it, if anybody's.
+    /// The watches that get an event, if any do.
     pub(super) event: Option<Reach>,
     /// The node's permissions before the transaction.
     pub(super) before: Option<Permissions>,
@@ -47,7 +46,7 @@ pub(super) struct Change {
 
 #[derive(Debug)]
 pub(super) enum Action {
-    /// It was only looked at.
+    /// The node was only read.
     Keep,
     Put(Arc<Node>),
     Remove,
@@ -131,8 +130,8 @@ impl Transaction {
         })
     }
 
-    /// What a commit is to do, in this order, one after another: each event goes to those who
-    /// may see it when the changes before it are made and those behind it are not.
+    /// The changes of a commit, to be made one after another in this order. An event goes to the
+    /// watches that may see the node after the changes before it and before the changes behind it.
     pub(super) fn into_changes(self) -> impl Iterator<Item = Change> {
         self.touched.into_iter().map(|Touched { path, before, now, changed, event }| {
             let action = match now {
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_given_to_a_domain_that_is_gone_is_not_counted_for_the_next_of_its_number() {
+    fn node_of_a_gone_domain_does_not_count_for_its_successor() {
         let mut domains = Domains::new(false);
         domains.create(7);
         let list = xs_proto::PermissionList::parse(b"n7\0").unwrap();

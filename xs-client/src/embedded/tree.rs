@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::permissions::Permissions;
 
-/// What is stored under a path.
+/// A node: the value, the children and the permissions of one path.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     /// Changes at every change of the node. No two changes in a store have the same.
@@ -35,8 +35,8 @@ impl Node {
 
 /// The names of a node's children, oldest first, each ended by a NUL: as the wire has them.
 ///
-/// One block of bytes: copied by a transaction at the speed of memory, with nothing to be
-/// built for `DIRECTORY`.
+/// A single block of bytes, in the form of a `DIRECTORY` reply: fast to copy for a transaction, and
+/// ready to send.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Children(Vec<u8>);
 

@@ -1,4 +1,4 @@
-//! Who watches what.
+//! The watches of all connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::connection::ConnectionId;
 use super::tree::parent;
 
-/// Which watches a change concerns.
+/// The watches that a change concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reach {
-    /// Those of the node itself: it went away with one above it, which has an event of its own.
+    /// Watches of the node itself. The node went away with a node above it, which has an event of
+    /// its own.
     Exact,
-    /// Those of the node itself and of all above it.
+    /// Watches of the node itself and of all nodes above it.
     Subtree,
 }
 
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_concerns_the_watches_above_it_in_the_order_they_were_made() {
+    fn change_concerns_watches_above_it_in_order_of_creation() {
         let mut watches = Watches::default();
         watches.add(ONE, b"/a/b", b"1", false);
         watches.add(TWO, b"/", b"2", false);

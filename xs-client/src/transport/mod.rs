@@ -14,7 +14,7 @@ pub use self::device::Device;
 pub use self::socket::Socket;
 use crate::Quirks;
 
-/// What to wait for.
+/// The condition to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitFor {
     /// Something to read.
@@ -39,11 +39,11 @@ pub trait Transport: Send {
     ///
     /// # Errors
     ///
-    /// The system's. They end the connection, except `WouldBlock`, `Interrupted` and, with
-    /// [`Quirks::refusals_as_errno`], what refuses this message.
+    /// The system's. Every error ends the connection, except `WouldBlock`, `Interrupted` and, with
+    /// [`Quirks::refusals_as_errno`], the refusal of this message.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// What to poll for input; `None` while closed, and if there is no such thing.
+    /// The descriptor to poll for input; `None` while closed, or if the transport has none.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// How this transport differs from others. Does not change.
@@ -83,12 +83,12 @@ pub trait Transport: Send {
         }
     }
 
-    /// Reads what is there; sleeps for it first, up to `timeout` (none: for ever), if that is
-    /// nothing. `None`: nothing has come.
+    /// Reads the bytes that are there; sleeps first, up to `timeout` (none: for ever), if there
+    /// are none. `None`: the time is over and no byte has come.
     ///
     /// # Errors
     ///
-    /// Those of [`wait`](Self::wait) and [`read`](Self::read).
+    /// The errors of [`wait`](Self::wait) and [`read`](Self::read).
     fn read_within(
         &mut self,
         buffer: &mut [u8],

@@ -15,8 +15,8 @@ use nix::sys::time::TimeVal;
 use super::{Transport, closed, in_milliseconds};
 use crate::Quirks;
 
-/// How long a daemon may take to accept. It has to be waited for: oxenstored lets one
-/// connection at a time wait in line. But a daemon that hangs is an error to try again.
+/// How long a daemon may take to accept. Connecting has to wait, because oxenstored's queue holds
+/// a single connection. A daemon that hangs is an error to try again.
 const CONNECT_TIMEOUT: TimeVal = TimeVal::new(5, 0);
 
 /// A connection to a unix socket.
@@ -57,8 +57,8 @@ impl Transport for Socket {
         timeout: Option<Duration>,
     ) -> io::Result<Option<usize>> {
         let fd = self.fd()?;
-        // The kernel counts in milliseconds, or more: what is left of a time that has just begun
-        // needs no call.
+        // The kernel counts in milliseconds or coarser, so the time left of a wait that has just
+        // begun rounds to the value that is set already, and needs no call.
         let timeout = timeout.map(in_milliseconds);
         if timeout != self.sleeps {
             setsockopt(fd, sockopt::ReceiveTimeout, &time_val(timeout))?;

@@ -72,7 +72,7 @@ impl Daemon {
         self.domains_changed();
     }
 
-    /// It runs again. The daemon does not hear of it.
+    /// Lets the domain run again. The daemon is not told.
     pub(crate) fn run_again(&self, domid: u16) {
         fs::remove_file(self.state(domid)).unwrap();
     }
@@ -88,7 +88,7 @@ impl Daemon {
         self.directory().join(format!("dom{domid}.state"))
     }
 
-    /// What the hypervisor says to the daemon then (`VIRQ_DOM_EXC`).
+    /// Sends the daemon the hypervisor's event for a changed domain (`VIRQ_DOM_EXC`).
     fn domains_changed(&self) {
         const SENDER: u32 = 0x7ff0;
         const VIRQ_DOM_EXC: u32 = 3;

@@ -5,19 +5,19 @@
 //! step every link must have received the same messages in the same order, and from time to
 //! time the whole tree must be the same.
 //!
-//! What differs by nature is made equal before it is compared:
+//! Values that differ by nature are made equal before the comparison:
 //!
 //! | what | how, and why |
 //! |---|---|
 //! | the number of a transaction | any number is equal to any; each side is spoken to with its own |
-//! | the generation in `DIRECTORY_PART` | left out: it counts what else the daemon did |
+//! | the generation in `DIRECTORY_PART` | left out: the daemon's other work changes it |
 //! | the text of `CONTROL help` | any text: the embedded store has fewer commands |
 //! | events of requests sent together | compared as sets: whether equal events still wait together, and merge, depends on when the daemon writes |
 //! | events of the end of a domain | compared as sets: the order in which its nodes are found differs |
 //! | transactions while a domain ends | ended before: a node changed in one that stays open gives a later domain of the same number what the old one was allowed, in the daemon; the embedded store never does that |
 //! | a guest made right after a change | the toolstack changes a node of no meaning before: the last change counts as younger than the guest, and its node allows it what it allowed the one before; never so in the embedded store |
 //!
-//! What the script does not make, since there is nothing to compare with:
+//! The script leaves out, since there is nothing to compare with:
 //!
 //! * A path without its NUL, or with something behind it, in the requests that have nothing but
 //!   a path; `SET_PERMS` of a special path by one who may not, or of one that is not known. The
@@ -120,7 +120,7 @@ fn request(kind: MessageType, within: Within, payload: &[u8]) -> Request {
     Request { kind: kind.to_wire(), within, payload: payload.to_vec() }
 }
 
-/// Steps that were thought of. Those in a transaction that is not open are left out.
+/// Runs steps written by hand. Steps in a transaction that is not open are left out.
 fn directed(steps: impl IntoIterator<Item = Step>) {
     let quota = Quota::default();
     let (mut real, mut embedded) = (Side::real(&quota), Side::embedded(&quota));
@@ -195,7 +195,7 @@ fn compare(quota: &Quota, default_steps: usize) {
     }
 }
 
-/// Takes a step and makes what came of it comparable: one text for each link.
+/// Takes a step and returns a comparable text of its result for each link.
 fn run(side: &mut Side, step: &Step) -> Vec<String> {
     let (received, ordered) = match step {
         Step::Requests(link, requests) => (side.request(*link, requests), requests.len() == 1),

@@ -35,7 +35,7 @@ impl Random {
     }
 }
 
-/// One thing to do on both sides.
+/// A step to take on both sides.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     /// Requests sent together on one link.
@@ -50,13 +50,13 @@ pub(crate) enum Step {
     Renew(u16),
 }
 
-/// Which transaction a request is in.
+/// The transaction that a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Within {
     Nothing,
     /// The `n`-th of those that are open on the link.
     Open(usize),
-    /// One that never was.
+    /// A transaction that never was.
     Unknown,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct Request {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What is to be done next, given how many transactions are open on each link.
+/// The next step, given how many transactions are open on each link.
 pub(crate) fn next(random: &mut Random, open: &[usize]) -> Step {
     let link = random.below(LINKS.len());
     match random.below(1000) {
@@ -135,7 +135,7 @@ fn odd(random: &mut Random, within: Within) -> Request {
     Request { kind, within, payload: b"\0".to_vec() }
 }
 
-/// Never together with others: what a guest has not read yet is lost then.
+/// Never together with other requests: INTRODUCE discards the replies that a guest has not read.
 fn introduce(random: &mut Random) -> Request {
     let payload = random.pick(&[
         &b"7\x001\x001\0"[..],
@@ -197,8 +197,8 @@ fn payload(random: &mut Random, domid: u16, kind: MessageType) -> Vec<u8> {
             ])
             .to_vec(),
         MessageType::SetTarget => {
-            // What succeeds has a test of its own: the daemon never lets a domain go that is
-            // the target of another, or of itself.
+            // A target that succeeds has a test of its own: the daemon never releases a domain
+            // that is the target of another, or of itself.
             strings(&random.pick(&[[b"7", &b"99"[..]], [b"99", b"7"]]))
         }
         // Of those that exist a step of its own makes an end.

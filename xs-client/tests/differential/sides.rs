@@ -15,20 +15,20 @@ use crate::script::{GUESTS, LINKS, Request, Within};
 /// The id of the request that marks the end of what a step has caused.
 const BARRIER: u32 = u32::MAX;
 
-/// What one link received in a step.
+/// The messages that one link received in a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) messages: Vec<Message>,
     pub(crate) closed: bool,
 }
 
-/// Which of the stores, and what only one of them has.
+/// The real or the embedded store, with the parts that only that one has.
 enum Kind {
     Real(Daemon),
     Embedded { store: Store, toolstack: Server, guests: Vec<Server>, _directory: tempfile::TempDir },
 }
 
-/// One of the two stores, with its links.
+/// A store with its links.
 pub(crate) struct Side {
     kind: Kind,
     links: Vec<Box<dyn Link>>,
@@ -145,8 +145,8 @@ impl Side {
         self.settle(vec![Received::default(); self.links.len()])
     }
 
-    /// Destroys a guest and makes another of its number. What links receive is in no order
-    /// that could be compared.
+    /// Destroys a guest and makes another of its number. The order of the messages that links
+    /// receive cannot be compared.
     pub(crate) fn renew(&mut self, domid: u16) -> Vec<Received> {
         self.drop_transactions();
         match &self.kind {
@@ -201,8 +201,8 @@ impl Side {
         }
     }
 
-    /// Waits until all that was caused has arrived: what comes before the reply to a request
-    /// on each link.
+    /// Waits until all messages that the step caused have arrived: a further request on each link
+    /// is answered behind them.
     fn settle(&mut self, mut received: Vec<Received>) -> Vec<Received> {
         let mut barrier = Vec::new();
         push(&mut barrier, MessageType::GetDomainPath.to_wire(), BARRIER, 0, b"0\0");
