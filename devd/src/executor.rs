@@ -214,13 +214,29 @@ pub(crate) fn mark_connected(client: &mut Client, key: DeviceKey) -> Result<bool
     })
 }
 
-/// Says why the device is not served, unless its hook has said so. False if the store refused.
-pub(crate) fn fail(client: &mut Client, key: DeviceKey, reason: &str) -> Result<bool, Error> {
+/// Who may have written `hotplug-error` before the daemon does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorNode {
+    /// The device's hook, whose reason is better than the daemon's.
+    Hook,
+    /// Only the daemon: what stands there is the reason of an earlier failure.
+    Daemon,
+}
+
+/// Writes why the device is not served, unless its hook has written that. False if the store
+/// refused.
+pub(crate) fn fail(
+    client: &mut Client,
+    key: DeviceKey,
+    reason: &str,
+    writer: ErrorNode,
+) -> Result<bool, Error> {
     let mut said = reason.to_owned();
     let marked =
         tell(client, key, "report its failure", |_| true, &mut |transaction, directory| {
             let error = format!("{directory}/hotplug-error");
             let standing = match transaction.read(&error) {
+                Ok(_) if writer == ErrorNode::Daemon => Vec::new(),
                 Ok(text) => text,
                 Err(refused) if refused.ends_connection() => return Err(refused),
                 Err(refused) => {
@@ -363,7 +379,7 @@ mod tests {
         rewind(&mut client, key).unwrap();
         close(&mut client, key).unwrap();
         mark_connected(&mut client, key).unwrap();
-        fail(&mut client, key, "reason").unwrap();
+        fail(&mut client, key, "reason", ErrorNode::Hook).unwrap();
         assert!(!client.exists(key.to_string()).unwrap());
     }
 }

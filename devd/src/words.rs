@@ -97,9 +97,9 @@ pub(crate) fn service_failure(failure: ServiceFailure) -> String {
         ServiceFailure::Spawn(errno) => {
             format!("cannot start QEMU: {}", Errno::from_raw(errno).desc())
         }
-        ServiceFailure::Exit(code) => format!("QEMU ended with exit code {code}; see its log"),
+        ServiceFailure::Exit(code) => format!("QEMU ended with exit code {code}"),
         ServiceFailure::Signal(signal) => format!("QEMU was ended by signal {signal}"),
-        ServiceFailure::TimedOut => "QEMU was not ready in 60 s and was killed; see its log".into(),
+        ServiceFailure::TimedOut => "QEMU was not ready in 60 s and was killed".into(),
         ServiceFailure::Vanished => "QEMU is not there any more".into(),
         ServiceFailure::LostShare => "the guest has a 9pfs share whose QEMU has ended, which a \
              new QEMU would take up again: detach that share first"

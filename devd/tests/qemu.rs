@@ -61,7 +61,7 @@ fn qemu_is_called_as_xl_calls_it_and_asked_to_end_by_sighup() {
 
     let expected = format!(
         "/bin/sh {qemu} -xen-domid 3 -xen-attach -name domain-3 -nographic -M xenpv \
-         -monitor /dev/null -serial /dev/null -parallel /dev/null"
+         -monitor /dev/null -serial /dev/null -parallel /dev/null -nic none"
     );
     assert_eq!(process::arguments(pid).join(" "), expected);
     assert_eq!(process::stat(pid, 6), pid, "its session");
@@ -359,16 +359,36 @@ fn a_qemu_that_is_missing_is_named() {
 #[test]
 fn a_qemu_that_fails_to_start_is_reported_and_tried_again() {
     let world = World::new();
-    let qemu = world.qemu_that("echo no such machine; exit 9");
+    let qemu = world.qemu_that(r"printf 'starting\nno \033[31msuch machine\n\n'; exit 9");
     let _devd = world.devd(&["--qemu", &qemu]);
     let device = Device::qdisk(3, 51712);
     world.attach(&device);
     let reason = world.wait_refused(&device);
-    assert!(reason.contains("exit code 9"), "{reason}");
+    let expected = format!(
+        r#"QEMU ended with exit code 9; its log {} ends with "no \u{{1b}}[31msuch machine""#,
+        world.file("qdisk-3.log").display()
+    );
+    assert_eq!(reason, expected);
+    world.wait_logged(&format!("guest 3: process {}: {expected}", world.qemus(3)[0]));
     wait_until("another try", || world.qemus(3).len() > 1);
     world.qemu();
     world.wait_connected(&device);
     assert_eq!(world.node(&device, "hotplug-status").as_deref(), Some("connected"));
+}
+
+#[test]
+fn silent_qemu_is_not_blamed_for_the_words_of_the_one_before() {
+    let world = World::new();
+    let qemu = world.qemu_that("echo words of the first; exit 9");
+    let _devd = world.devd(&["--qemu", &qemu]);
+    let device = Device::qdisk(3, 51712);
+    world.attach(&device);
+    assert!(world.wait_refused(&device).contains("words of the first"));
+    world.qemu_that("exit 8");
+    wait_until("another reason", || {
+        let reason = world.node(&device, "hotplug-error").unwrap_or_default();
+        reason.contains("exit code 8; it wrote nothing to its log")
+    });
 }
 
 #[test]

@@ -1,14 +1,15 @@
 //! What the dispatcher decides, carried out.
 
 use devd_core::{
-    Action, DeviceKey, Domid, HookEnd, HookFailure, HotplugStatus, ServiceEvent, ServiceFailure,
-    Time,
+    Action, DeviceKey, Domid, HookEnd, HookFailure, HotplugStatus, Reason, ServiceEvent,
+    ServiceFailure, Time,
 };
 use nix::sys::signal::Signal;
 use xs_client::Error;
 
 use super::Daemon;
 use crate::choice::Choice;
+use crate::executor::ErrorNode;
 use crate::{dry_run, executor, qemu};
 
 impl Daemon<'_> {
@@ -53,8 +54,15 @@ impl Daemon<'_> {
             Action::Fail(key, reason) => {
                 let said = self.hooks.builtins().take_words(key);
                 let script = self.dispatcher.script(key).unwrap_or_default();
-                let text = said.unwrap_or_else(|| self.surroundings.reason(reason, script));
-                let written = executor::fail(client, key, &text);
+                let mut text = said.unwrap_or_else(|| self.surroundings.reason(reason, script));
+                let writer = match reason {
+                    Reason::NoScript | Reason::NoType | Reason::Hook(_) => ErrorNode::Hook,
+                    Reason::Service(_) | Reason::Lost => {
+                        text = self.qemus.explain(key.domid, text);
+                        ErrorNode::Daemon
+                    }
+                };
+                let written = executor::fail(client, key, &text, writer);
                 self.marked(key, HotplugStatus::Refused, written, now)?;
             }
             Action::Close(key) => executor::close(client, key)?,

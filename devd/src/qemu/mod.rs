@@ -3,10 +3,11 @@
 //! Whoever wants to know about a QEMU asks the store (`libxl/F/qdisk-backend-pid`,
 //! `device-model/F/state`) and the system. So does the daemon when it is started again.
 
+mod log_file;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ffi::CString;
-use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -20,10 +21,11 @@ use xs_proto::ErrorCode;
 
 use crate::cli::Qemu;
 use crate::executor;
-use crate::journal;
 use crate::orphans;
 use crate::poller::Poller;
 use crate::process::{self, Exit, Group, Program};
+
+use log_file::QemuLog;
 
 /// A QEMU must be ready in this time, as upstream has it.
 const START: Duration = Duration::from_secs(60);
@@ -76,6 +78,8 @@ struct Process {
     stage: Stage,
     /// Does the store say which process it is?
     noted: bool,
+    /// `None`: its log could not be opened.
+    log: Option<QemuLog>,
     /// What its end is heard of by, if it has one.
     _process: Option<OwnedFd>,
 }
@@ -95,6 +99,8 @@ pub(crate) struct Qemus {
     xenstore: Option<PathBuf>,
     log_dir: PathBuf,
     processes: HashMap<Domid, Process>,
+    /// What the logs of QEMUs end with that failed. A guest's next QEMU removes its entry.
+    last_lines: HashMap<Domid, String>,
     /// Their deadlines, the earliest first. One that is not its process's any more does not count.
     deadlines: BinaryHeap<Reverse<(Time, Domid)>>,
     /// Guests whose QEMU may be ready now.
@@ -123,6 +129,7 @@ impl Qemus {
             xenstore,
             log_dir,
             processes: HashMap::new(),
+            last_lines: HashMap::new(),
             deadlines: BinaryHeap::new(),
             heard: Vec::new(),
             found: HashMap::new(),
@@ -193,16 +200,27 @@ impl Qemus {
         };
         self.found.remove(&domid);
         log::info!("guest {domid}: process {pid} is its QEMU");
-        self.insert(domid, pid, note == Some(pid), Some(process), now);
+        let log = QemuLog::open(self.log_path(domid)).map_err(|error| {
+            log::warn!("guest {domid}: cannot open its QEMU's log: {error}; it may grow");
+        });
+        self.insert(domid, pid, note == Some(pid), log.ok(), Some(process), now);
         self.note_pids(client, now);
         self.watch(client)?;
         self.look(client, domid, now)
     }
 
-    fn insert(&mut self, domid: Domid, pid: Pid, noted: bool, process: Option<OwnedFd>, now: Time) {
+    fn insert(
+        &mut self,
+        domid: Domid,
+        pid: Pid,
+        noted: bool,
+        log: Option<QemuLog>,
+        process: Option<OwnedFd>,
+        now: Time,
+    ) {
         let deadline = now.after(START);
         let stage = Stage::Starting(deadline);
-        self.processes.insert(domid, Process { pid, stage, noted, _process: process });
+        self.processes.insert(domid, Process { pid, stage, noted, log, _process: process });
         self.deadlines.push(Reverse((deadline, domid)));
     }
 
@@ -234,6 +252,7 @@ impl Qemus {
             Some(ServiceEvent::Absent) => {}
             other => return Ok(other),
         }
+        self.last_lines.remove(&domid);
         self.rewind_stale(client, domid)?;
         // Before there is a process that would have to be ended again.
         client.mkdir(format!("libxl/{domid}"))?;
@@ -243,8 +262,8 @@ impl Qemus {
             _ => {}
         }
         self.watch(client)?;
-        let pid = match self.spawn(domid) {
-            Ok(pid) => pid,
+        let (pid, log) = match self.spawn(domid) {
+            Ok(started) => started,
             Err(failure) => {
                 self.remove_nodes(client, domid, now)?;
                 self.unwatch_if_idle(client, now);
@@ -252,7 +271,7 @@ impl Qemus {
             }
         };
         log::info!("guest {domid}: started QEMU, process {pid}");
-        self.insert(domid, pid, false, poller.add_child(pid), now);
+        self.insert(domid, pid, false, Some(log), poller.add_child(pid), now);
         self.next_log_check.get_or_insert(now.after(LOG_CHECK));
         self.note_pids(client, now);
         Ok(None)
@@ -306,6 +325,7 @@ impl Qemus {
         now: Time,
     ) -> Result<(), Error> {
         self.stale.retain(|key| key.domid != domid);
+        self.last_lines.remove(&domid);
         self.remove(client, Leftover { domid, node: format!("libxl/{domid}"), tries: 0 }, now)
     }
 
@@ -366,26 +386,32 @@ impl Qemus {
         now: Time,
     ) -> Option<Happened> {
         let mut guests = self.processes.iter().filter(|(_, process)| process.pid == pid);
-        let (domid, stage) = guests.next().map(|(domid, process)| (*domid, process.stage))?;
-        self.processes.remove(&domid);
+        let domid = guests.next().map(|(domid, _)| *domid)?;
+        let Process { stage, log, .. } = self.processes.remove(&domid)?;
         let failure = match exit() {
             Exit::Code(code) => ServiceFailure::Exit(code),
             Exit::Signal(signal) => ServiceFailure::Signal(signal),
             Exit::Unheard => ServiceFailure::Vanished,
         };
-        let event = match stage {
-            Stage::Stopping(_) => ServiceEvent::Absent,
-            Stage::Overdue => ServiceEvent::Failed(ServiceFailure::TimedOut),
-            Stage::Starting(_) | Stage::Running => ServiceEvent::Failed(failure),
+        let failure = match stage {
+            Stage::Stopping(_) => None,
+            Stage::Overdue => Some(ServiceFailure::TimedOut),
+            Stage::Starting(_) | Stage::Running => Some(failure),
         };
-        match event {
-            ServiceEvent::Absent => log::info!("guest {domid}: QEMU, process {pid}, has ended"),
-            _ => log::error!(
-                "guest {domid}: QEMU, process {pid}: {}; its log is {}",
-                crate::words::service_failure(failure),
-                self.log_path(domid).display()
-            ),
-        }
+        let event = match failure {
+            None => {
+                log::info!("guest {domid}: QEMU, process {pid}, has ended");
+                ServiceEvent::Absent
+            }
+            Some(failure) => {
+                if let Some(log) = log {
+                    self.last_lines.insert(domid, log.summary());
+                }
+                let text = self.explain(domid, crate::words::service_failure(failure));
+                log::error!("guest {domid}: process {pid}: {text}");
+                ServiceEvent::Failed(failure)
+            }
+        };
         // Nothing must claim any more that it runs. With the connection lost, that is made up for
         // when it is back.
         if let Err(error) = self.remove_nodes(client, domid, now) {
@@ -470,18 +496,20 @@ impl Qemus {
         Ok(Some(ServiceEvent::Ready))
     }
 
-    fn spawn(&self, domid: Domid) -> Result<Pid, ServiceFailure> {
+    fn spawn(&self, domid: Domid) -> Result<(Pid, QemuLog), ServiceFailure> {
         let path = self.path().ok_or(ServiceFailure::NoQemu)?;
         let errno = |error: io::Error| {
             log::error!("guest {domid}: cannot start {}: {error}", path.display());
             ServiceFailure::Spawn(error.raw_os_error().unwrap_or(libc::EIO))
         };
-        let log = self.open_log(domid).map_err(errno)?;
+        let log = QemuLog::create(self.log_path(domid)).map_err(errno)?;
         let program = process::c_path(path).map_err(errno)?;
         let mut arguments = vec![program.clone()];
+        // Without `-nic none` QEMU 10 makes a default network card, is refused the store's nodes
+        // of it, and exits.
         let words = format!(
             "-xen-domid {domid} -xen-attach -name domain-{domid} -nographic -M xenpv \
-             -monitor /dev/null -serial /dev/null -parallel /dev/null"
+             -monitor /dev/null -serial /dev/null -parallel /dev/null -nic none"
         );
         arguments.extend(words.split(' ').filter_map(|word| CString::new(word).ok()));
         let store = self.xenstore.as_ref().map(|path| ("XENSTORED_PATH", path.as_os_str()));
@@ -490,11 +518,11 @@ impl Qemus {
             path: &program,
             arguments: &arguments,
             environment: &environment,
-            output: log.as_fd(),
+            output: log.file().as_fd(),
             third: None,
             group: Group::Session,
         };
-        program.start().map_err(errno)
+        program.start().map(|pid| (pid, log)).map_err(errno)
     }
 
     /// The QEMU to start.
@@ -510,19 +538,26 @@ impl Qemus {
         self.log_dir.join(format!("qdisk-{domid}.log"))
     }
 
-    /// Appended to, so that it can be emptied under QEMU's hands.
-    fn open_log(&self, domid: Domid) -> io::Result<File> {
-        journal::open(&self.log_path(domid))
+    /// The failure of a guest's QEMU, and what its log ends with.
+    pub(crate) fn explain(&self, domid: Domid, failure: String) -> String {
+        match self.last_lines.get(&domid) {
+            Some(summary) => format!("{failure}; {summary}"),
+            None => failure,
+        }
     }
 
-    fn cap_logs(&self) {
-        for domid in self.processes.keys() {
-            let path = self.log_path(*domid);
-            if fs::metadata(&path).is_ok_and(|log| log.len() > LOG_MAX) {
-                log::warn!("guest {domid}: QEMU's log has grown to {LOG_MAX} bytes; emptying it");
-                if let Err(error) = File::options().write(true).truncate(true).open(&path) {
-                    log::error!("cannot empty {}: {error}", path.display());
+    fn cap_logs(&mut self) {
+        for (domid, process) in &mut self.processes {
+            let Some(log) = &mut process.log else { continue };
+            let emptied = log.len().and_then(|length| {
+                if length <= LOG_MAX {
+                    return Ok(());
                 }
+                log::warn!("guest {domid}: QEMU's log has grown to {length} bytes; emptying it");
+                log.empty()
+            });
+            if let Err(error) = emptied {
+                log::error!("guest {domid}: cannot empty {}: {error}", log.path().display());
             }
         }
     }
