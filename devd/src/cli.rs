@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lexopt::prelude::*;
@@ -16,8 +16,13 @@ pub(crate) const EXIT_FAILURE: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// There is no xenstore, or it does not let the daemon watch.
 pub(crate) const EXIT_NO_STORE: u8 = 3;
-/// Another daemon holds the pid file.
+/// Another daemon, or `xl devd`, serves the store, or holds the pid file.
 pub(crate) const EXIT_RUNNING: u8 = 4;
+
+/// The run directory, if neither the command line nor the environment names another.
+const RUN_DIR: &str = "/run/devd";
+/// The variable of the environment that names it.
+const RUN_DIR_VARIABLE: &str = "DEVD_RUN_DIR";
 
 pub(crate) const HELP: &str = "\
 devd - the device daemon of Xen driver domains
@@ -26,7 +31,8 @@ usage: devd [options]
        devd demo [--guests N] [--hold]     see it at work, without Xen
 
   -F, --foreground       stay in the foreground and log to standard error
-  -p, --pidfile FILE     write the process id there, and allow one daemon only
+  -p, --pidfile FILE     write the process id there, and allow one daemon with this file
+      --run-dir DIR      keep the lock of the one daemon for a store there (/run/devd)
       --log FILE         log there (in the background: /var/log/xen/xldevd.log)
       --log-level LEVEL  error, warn, info, debug or trace (info)
       --xenstore PATH    the store's socket or device (/dev/xen/xenbus and the like)
@@ -50,7 +56,7 @@ usage: devd [options]
   -V, --version          the version
 
 Exit codes: 0 all is well; 1 something failed (with --once: a device could not be served);
-2 usage; 3 no xenstore; 4 another devd runs (it holds the pid file).
+2 usage; 3 no xenstore; 4 another devd, or xl devd, serves the store.
 ";
 
 /// What the command line asks for.
@@ -58,7 +64,7 @@ Exit codes: 0 all is well; 1 something failed (with --once: a device could not b
 pub(crate) enum Command {
     Help,
     Version,
-    Run(Options),
+    Run(Box<Options>),
     #[cfg(feature = "demo")]
     Demo(DemoOptions),
 }
@@ -68,6 +74,8 @@ pub(crate) enum Command {
 pub(crate) struct Options {
     pub(crate) foreground: bool,
     pub(crate) pidfile: Option<PathBuf>,
+    /// See [`run_dir`](Self::run_dir).
+    pub(crate) run_dir: Option<PathBuf>,
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_level: LevelFilter,
     pub(crate) xenstore: Option<PathBuf>,
@@ -82,6 +90,12 @@ pub(crate) struct Options {
     pub(crate) dry_run: bool,
     pub(crate) once: bool,
     pub(crate) notify_fd: Option<RawFd>,
+}
+
+impl Options {
+    pub(crate) fn run_dir(&self) -> &Path {
+        self.run_dir.as_deref().unwrap_or(Path::new(RUN_DIR))
+    }
 }
 
 /// Which QEMU serves qdisk and 9pfs.
@@ -100,6 +114,7 @@ impl Default for Options {
         Self {
             foreground: false,
             pidfile: None,
+            run_dir: None,
             log: None,
             log_level: LevelFilter::Info,
             xenstore: None,
@@ -161,6 +176,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
             Short('V') | Long("version") => return Ok(Command::Version),
             Short('F') | Long("foreground") => options.foreground = true,
             Short('p') | Long("pidfile") => options.pidfile = Some(parser.value()?.into()),
+            Long("run-dir") => options.run_dir = Some(parser.value()?.into()),
             Long("log") => options.log = Some(parser.value()?.into()),
             Long("log-level") => options.log_level = log_level(parser.value()?)?,
             Long("xenstore") => options.xenstore = Some(parser.value()?.into()),
@@ -198,10 +214,14 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
             word => return Err(word.unexpected().into()),
         }
     }
+    if options.run_dir.is_none() {
+        let variable = std::env::var_os(RUN_DIR_VARIABLE).filter(|path| !path.is_empty());
+        options.run_dir = variable.map(PathBuf::from);
+    }
     if options.script_dirs.is_empty() {
         options.script_dirs.push("/etc/xen/scripts".into());
     }
-    Ok(Command::Run(options))
+    Ok(Command::Run(Box::new(options)))
 }
 
 #[cfg(feature = "demo")]
@@ -272,7 +292,7 @@ mod tests {
 
     fn options(line: &str) -> Result<Options, UsageError> {
         match parse(line.split_whitespace().map(OsString::from))? {
-            Command::Run(options) => Ok(options),
+            Command::Run(options) => Ok(*options),
             other => panic!("{other:?}"),
         }
     }
@@ -288,13 +308,14 @@ mod tests {
     #[test]
     fn all_options_at_once() {
         let options = options(
-            "devd -F -p /run/d.pid --log /l --log-level debug --xenstore /s --script-dir /a --hooks builtin --antispoof \
+            "devd -F -p /run/d.pid --run-dir /r --log /l --log-level debug --xenstore /s --script-dir /a --hooks builtin --antispoof \
              --script-dir=/b --qemu /q --init-timeout 3 --hook-timeout 4 --max-hooks 5 \
              --linger 6 --dry-run --once --notify-fd 7",
         );
         let expected = Options {
             foreground: true,
             pidfile: Some("/run/d.pid".into()),
+            run_dir: Some("/r".into()),
             log: Some("/l".into()),
             log_level: LevelFilter::Debug,
             xenstore: Some("/s".into()),

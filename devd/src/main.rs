@@ -19,6 +19,7 @@ mod executor;
 mod hook;
 mod hooks;
 mod journal;
+mod lock_file;
 mod orphans;
 mod output;
 mod pidfile;
@@ -27,11 +28,14 @@ mod process;
 mod qemu;
 mod readiness;
 mod removal;
+mod run_dir;
 mod scan;
 mod shown;
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 mod static_libc;
+mod store_lock;
 mod words;
+mod xl_devd;
 
 use std::process::ExitCode;
 

@@ -237,3 +237,23 @@ fn the_store_may_be_named_by_the_environment() {
     world.wait_connected(&device);
     assert_eq!(wait_for("its call", || world.calls(&device).pop()).split(' ').count(), 3);
 }
+
+#[test]
+fn what_is_no_store_is_exit_code_3_and_stays_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "not a store").unwrap();
+    let (code, said) = run(&["-F", "--xenstore", file.to_str().unwrap()]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("file is no xenstore: ") && said.contains("/dev/xen/xenbus"), "{said}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "not a store");
+
+    // A socket whose other end knows another protocol, and hangs up.
+    let socket = directory.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let other = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    let (code, said) = run(&["-F", "--xenstore", socket.to_str().unwrap()]);
+    other.join().unwrap();
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("socket is no xenstore, or"), "{said}");
+}

@@ -117,11 +117,11 @@ fn lives(
 /// What fails while the daemon starts, with which error, and what the reason must name if it
 /// does not start for that; the others it makes up for.
 const FAULTS_AT_START: [(&str, Errno, Option<&str>); 19] = [
-    ("mkdir", Errno::EACCES, Some("cannot log to")),
+    ("mkdir", Errno::EACCES, Some("Permission denied")),
     ("open64", Errno::EMFILE, Some("os error 24")),
-    ("flock", Errno::ENOLCK, Some("cannot write the pid file")),
-    ("ftruncate64", Errno::EIO, Some("cannot write the pid file")),
-    ("write", Errno::ENOSPC, Some("cannot write the pid file")),
+    ("F_OFD_SETLK", Errno::ENOLCK, Some("cannot write the ")),
+    ("ftruncate64", Errno::EIO, Some("cannot write the ")),
+    ("write", Errno::ENOSPC, Some("cannot write the ")),
     ("socket", Errno::EMFILE, Some("cannot open the store at ")),
     ("connect", Errno::ECONNREFUSED, Some("is xenstored running?")),
     ("send", Errno::ENOBUFS, Some("the store")),
@@ -169,7 +169,7 @@ fn start(function: &str, error: Errno, nth: i32) -> Start {
         let code = devd.wait().code();
         let log = std::fs::read_to_string(&log).unwrap_or_default();
         // It may be another's that cannot be asked.
-        assert!(function == "flock" || !pidfile.exists(), "{function} {nth}");
+        assert!(function == "F_OFD_SETLK" || !pidfile.exists(), "{function} {nth}");
         let left: Vec<_> = world.processes();
         assert!(left.is_empty(), "{left:?}");
         return Start::Ended(code, world.said() + &log);
@@ -215,7 +215,7 @@ fn what_fails_for_good_at_its_start_is_named_with_what_helps() {
         ("eventfd", Errno::ENFILE, ["cannot hear of built-in hooks: ", "LimitNOFILE="]),
         ("opendir", Errno::EMFILE, ["cannot see what runs here: ", "LimitNOFILE="]),
         ("mkdir", Errno::EACCES, ["cannot log to ", "devd.log"]),
-        ("flock", Errno::ENOLCK, ["cannot write the pid file ", "devd.pid"]),
+        ("F_OFD_SETLK", Errno::ENOLCK, ["cannot write the pid file ", "devd.pid"]),
     ] {
         let Start::Ended(code, said) = start(function, error, 0) else { panic!("{function}") };
         assert_eq!(code, Some(1), "{said}");

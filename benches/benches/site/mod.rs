@@ -61,6 +61,7 @@ pub fn install_hook(directory: &Path) -> Result<()> {
 pub fn bare(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    command.env("DEVD_RUN_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("run"));
     command
 }
 

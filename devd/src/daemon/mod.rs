@@ -29,6 +29,7 @@ use crate::poller::{Poller, Source};
 use crate::qemu::Qemus;
 use crate::readiness::Readiness;
 use crate::removal::Removals;
+use crate::store_lock::StoreLock;
 use crate::words::Surroundings;
 
 use start::{StartError, patiently};
@@ -71,6 +72,8 @@ struct Daemon<'a> {
     /// Set when the daemon was told to end: it ends by then.
     ending: Option<Time>,
     _pidfile: Option<PidFile>,
+    /// `None` in a dry run.
+    _store_lock: Option<StoreLock>,
 }
 
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use devd_core::{Dispatcher, Settings};
 use nix::sys::signal::Signal;
-use xs_client::{Address, Client, Error};
+use xs_client::{Address, Client, Disconnected, Error};
 
 use super::{Daemon, News};
 use crate::choice::Chooser;
@@ -21,7 +21,10 @@ use crate::poller::{Poller, signal_fd};
 use crate::qemu::Qemus;
 use crate::readiness::Readiness;
 use crate::removal::Removals;
+use crate::run_dir::RunDir;
+use crate::store_lock::{IdentityError, StoreIdentity, StoreLock, StoreLockError};
 use crate::words::Surroundings;
+use crate::xl_devd;
 
 /// The directory of all devices, relative to the domain's home, and so are the events.
 const BACKEND: &str = "backend";
@@ -37,11 +40,25 @@ pub(super) enum StartError {
     #[error(transparent)]
     Running(#[from] PidFileError),
     #[error(transparent)]
+    Locked(#[from] StoreLockError),
+    #[error(
+        "xl devd serves {store}: process {pid}; with devd beside it every hook would run twice: \
+         end it first (systemctl disable --now xendriverdomain)"
+    )]
+    XlDevd { store: Address, pid: i32 },
+    #[error(transparent)]
     Address(#[from] xs_client::AddressError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     #[error(transparent)]
     Open(#[from] xs_client::OpenError),
     #[error("the store does not let the daemon watch {BACKEND}: {0}")]
     Watch(Error),
+    #[error(
+        "{address} is no xenstore, or it has just ended: {source}; --xenstore takes xenstored's \
+         socket or /dev/xen/xenbus"
+    )]
+    NoStore { address: Address, source: Error },
     #[error("cannot {what}: {source}{}", remedy(source))]
     System { what: &'static str, source: io::Error },
 }
@@ -49,14 +66,51 @@ pub(super) enum StartError {
 impl StartError {
     pub(super) const fn exit_code(&self) -> u8 {
         match self {
-            Self::Running(PidFileError::Held { .. }) => EXIT_RUNNING,
-            Self::Address(_) | Self::Open(_) | Self::Watch(_) => EXIT_NO_STORE,
-            Self::Running(PidFileError::Io { .. }) | Self::System { .. } => EXIT_FAILURE,
+            Self::Running(PidFileError::Held { .. })
+            | Self::Locked(StoreLockError::Held { .. })
+            | Self::XlDevd { .. } => EXIT_RUNNING,
+            Self::Address(_)
+            | Self::Identity(_)
+            | Self::Open(_)
+            | Self::Watch(_)
+            | Self::NoStore { .. } => EXIT_NO_STORE,
+            Self::Running(PidFileError::Io { .. })
+            | Self::Locked(StoreLockError::RunDir(_) | StoreLockError::Io { .. })
+            | Self::System { .. } => EXIT_FAILURE,
         }
     }
 
     pub(super) const fn system(what: &'static str, source: io::Error) -> Self {
         Self::System { what, source }
+    }
+
+    /// The first request failed: a store refused it, or there is no store at this address.
+    fn of_watch(address: Address, error: Error) -> Self {
+        let hung_up = match &error {
+            Error::Protocol(_)
+            | Error::Disconnected(Disconnected::Closed | Disconnected::Frame(_)) => true,
+            Error::Disconnected(Disconnected::Io(error)) => {
+                matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET))
+            }
+            _ => false,
+        };
+        if hung_up { Self::NoStore { address, source: error } } else { Self::Watch(error) }
+    }
+}
+
+/// Sees to it that no other daemon serves the store, as long as what is returned is kept.
+fn lock_store(
+    options: &Options,
+    address: &Address,
+    identity: &StoreIdentity,
+) -> Result<StoreLock, StartError> {
+    let run_dir = RunDir::open(options.run_dir());
+    let lock = StoreLock::take(address, identity, run_dir)?;
+    let other = patiently(|| xl_devd::find(identity))
+        .map_err(|error| StartError::system("see what runs here", error))?;
+    match other {
+        Some(pid) => Err(StartError::XlDevd { store: address.clone(), pid }),
+        None => Ok(lock),
     }
 }
 
@@ -68,12 +122,15 @@ impl<'a> Daemon<'a> {
 
         let address = Address::find(options.xenstore.as_deref())?;
         log::info!("devd {}, xenstore at {address}", env!("CARGO_PKG_VERSION"));
-        let mut client = Client::open(address)?;
+        let identity = StoreIdentity::of(&address)?;
+        let store_lock =
+            if options.dry_run { None } else { Some(lock_store(options, &address, &identity)?) };
+        let mut client = Client::open(address.clone())?;
         let ends = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         let interrupt = patiently(|| signal_fd(&ends))
             .map_err(|error| StartError::system("hear of signals", error))?;
         client.set_interrupt(interrupt.into());
-        client.watch(BACKEND, TOKEN).map_err(StartError::Watch)?;
+        client.watch(BACKEND, TOKEN).map_err(|error| StartError::of_watch(address, error))?;
 
         let xenstore = options.xenstore.clone();
         let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
@@ -104,6 +161,7 @@ impl<'a> Daemon<'a> {
             relist: None,
             ending: None,
             _pidfile: pidfile,
+            _store_lock: store_lock,
         };
         patiently(|| daemon.poll_store())
             .map_err(|error| StartError::system("hear of the store", error))?;

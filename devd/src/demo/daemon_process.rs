@@ -47,6 +47,7 @@ impl Daemon {
             (c"--script-dir", scratch.path()),
             (c"--qemu", &scratch.qemu()),
             (c"--log", &scratch.log()),
+            (c"--run-dir", &scratch.run_dir()),
         ] {
             arguments.extend([CString::from(option), process::c_path(path)?]);
         }

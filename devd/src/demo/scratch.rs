@@ -35,6 +35,10 @@ impl Scratch {
         self.path.join("devd.log")
     }
 
+    pub(super) fn run_dir(&self) -> PathBuf {
+        self.path.join("run")
+    }
+
     pub(super) fn qemu(&self) -> PathBuf {
         self.path.join("qemu")
     }

@@ -3,12 +3,18 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::Signal;
 
 use super::{process, wait_for};
+
+/// Where daemons of this user keep their locks.
+fn run_dir() -> PathBuf {
+    let user = nix::unistd::Uid::effective();
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{user}"))
+}
 
 /// A daemon that runs in the foreground. One that is dropped is killed.
 #[derive(Debug)]
@@ -27,6 +33,7 @@ impl Devd {
         for variable in ["XENSTORED_PATH", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
             command.env_remove(variable);
         }
+        command.env("DEVD_RUN_DIR", run_dir());
         command.stdin(Stdio::null());
         command
     }

@@ -86,7 +86,6 @@ FAILING(int, signalfd, (int fd, const sigset_t *signals, int flags), fd, signals
 FAILING(int, epoll_create1, (int flags), flags)
 FAILING(int, eventfd, (unsigned int count, int flags), count, flags)
 FAILING(int, mkdir, (const char *path, mode_t mode), path, mode)
-FAILING(int, flock, (int fd, int operation), fd, operation)
 FAILING(int, ftruncate64, (int fd, off64_t len), fd, len)
 FAILING(int, socket, (int domain, int type, int protocol), domain, type, protocol)
 FAILING(int, connect, (int fd, const struct sockaddr *to, socklen_t len), fd, to, len)
@@ -120,6 +119,20 @@ int open64(const char *path, int flags, ...)
     mode = va_arg(list, mode_t);
     va_end(list);
     return strikes("open64") ? -1 : REAL(open64)(path, flags, mode);
+}
+
+/* As a lock only. */
+int fcntl(int fd, int command, ...)
+{
+    va_list list;
+    void *argument;
+
+    va_start(list, command);
+    argument = va_arg(list, void *);
+    va_end(list);
+    if (command == F_OFD_SETLK && strikes("F_OFD_SETLK"))
+        return -1;
+    return REAL(fcntl)(fd, command, argument);
 }
 
 /* As pidfd_open only. */
