@@ -14,6 +14,10 @@ pub enum Action {
     /// Start the hook that [`hook`](crate::Dispatcher::hook) describes, then, when it has
     /// ended, call [`handle_hook_end`](crate::Dispatcher::handle_hook_end).
     RunHook(DeviceKey),
+    /// Find out whether the hook that [`hook`](crate::Dispatcher::hook) describes can be started
+    /// by now, without starting it and without a write to the store, then call
+    /// [`handle_hook_check`](crate::Dispatcher::handle_hook_check).
+    CheckHook(DeviceKey),
     /// Ask the device's hook, and all it has started, to end (SIGTERM).
     StopHook(DeviceKey),
     /// End the device's hook and all it has started (SIGKILL).

@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 
 use crate::facts::{HookFacts, RecentFacts};
 use crate::link::Link;
-use crate::{DeviceKey, HotplugStatus, Observation, Reason, Server, State, Time, Want};
+use crate::{DeviceKey, HotplugStatus, Node, Observation, Reason, Server, State, Time, Want};
 
 /// How far a hook is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,19 @@ pub(crate) enum Touched {
     /// Not known yet: the device has never been looked at.
     Unknown,
     No,
+    /// The first run is being started, and does not count if the start fails.
+    Starting,
     Yes,
+}
+
+impl Touched {
+    /// May a hook have run?
+    pub(crate) const fn may_have_run(self) -> bool {
+        match self {
+            Self::Starting | Self::Yes => true,
+            Self::Unknown | Self::No => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -115,6 +127,9 @@ pub(crate) struct Device {
     pub(crate) closed_at: Option<Time>,
     /// What the hook needs, remembered: the store may not have it any more when it is needed.
     pub(crate) hook: Option<Arc<HookFacts>>,
+    /// The values that the last run of the add hook was given: a try with the same values fails
+    /// for the same reason.
+    pub(crate) tried: Option<Arc<HookFacts>>,
     /// `script` is not there any more.
     pub(crate) bare: bool,
     /// The list of its guest's devices.
@@ -158,6 +173,7 @@ impl Device {
             refusals: 0,
             closed_at: None,
             hook: None,
+            tried: None,
             bare: false,
             guest,
             next: Link::NONE,
@@ -181,11 +197,18 @@ impl Device {
             && self.hook.is_some()
     }
 
-    /// Is this another device than the one whose hook has run? What has become of that is in the
-    /// store until the hook is run again, if the store has not refused it.
+    /// Is this another device than the one that has failed or was served? A mark in the store
+    /// shows that one until its hook is run again, if the store has not refused the mark.
     pub(crate) fn is_unmarked(&self, hotplug: HotplugStatus) -> bool {
-        let marked = self.marked && self.touched == Touched::Yes;
-        marked && self.owed.is_none() && hotplug == HotplugStatus::Silent
+        self.marked && self.owed.is_none() && hotplug == HotplugStatus::Silent
+    }
+
+    /// Has this node the value that the last run of the add hook was given?
+    pub(crate) fn has_tried(&self, node: Node) -> bool {
+        match (&self.hook, &self.tried) {
+            (Some(facts), Some(tried)) => facts.agree_on(node, tried),
+            _ => false,
+        }
     }
 
     /// Takes note of what a look has found.
@@ -234,7 +257,7 @@ impl Device {
                 None => !self.listed,
             },
             Touched::No => true,
-            Touched::Yes => false,
+            Touched::Starting | Touched::Yes => false,
         };
         if self.phase == Phase::Waiting && untouched && self.failures == 0 {
             self.hook = None;
@@ -247,7 +270,7 @@ impl Device {
     /// A look does not count. But it may be the last that anybody sees of what a hook needs that
     /// has run, and has to take its work away.
     pub(crate) fn salvage(&mut self, seen: &Observation<'_>, recent: &mut RecentFacts) {
-        if self.hook.is_none() && self.touched == Touched::Yes && seen.script.is_some() {
+        if self.hook.is_none() && self.touched.may_have_run() && seen.script.is_some() {
             self.hook = Some(recent.of(seen));
         }
     }
@@ -311,7 +334,7 @@ impl Device {
     /// Is there something that only the removal hook can take away?
     pub(crate) fn calls_for_removal_hook(&self) -> bool {
         let has_script = self.hook.as_ref().is_some_and(|facts| facts.script.is_some());
-        has_script && self.touched == Touched::Yes
+        has_script && self.touched.may_have_run()
     }
 
     /// Is it being removed, by its hook, or with its directory? The store is looked at again
@@ -357,6 +380,7 @@ impl Device {
         self.owed = None;
         self.closed_at = None;
         self.hook = None;
+        self.tried = None;
         self.bare = false;
         self.unstarted = 0;
     }

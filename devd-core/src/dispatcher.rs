@@ -8,8 +8,8 @@ use crate::facts::RecentFacts;
 use crate::sight::{needed, sight};
 use crate::timer::{Owner, Timers};
 use crate::{
-    Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, HotplugStatus, Kind, Leaf, Notice,
-    Observation, Phase, Registry, Run, Server, ServiceState, Time, Verb, Want,
+    Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, HookFailure, HotplugStatus, Kind, Leaf,
+    Notice, Observation, Phase, Registry, Remedy, Run, Server, ServiceState, Time, Verb, Want,
 };
 
 /// What can be chosen about the dispatcher.
@@ -239,7 +239,8 @@ impl Dispatcher {
         device.owed = Some(mark);
         let stays = match device.phase {
             Phase::Attached => true,
-            Phase::Failed(reason) => !reason.may_pass(),
+            // A failure that time can help has a deadline of its own.
+            Phase::Failed(reason) => matches!(reason.remedy(), Remedy::Node(_) | Remedy::Detach),
             _ => false,
         };
         // What is tried again is marked again.
@@ -253,6 +254,13 @@ impl Dispatcher {
     pub fn handle_hook_end(&mut self, key: DeviceKey, end: HookEnd, now: Time) {
         if let Some(index) = self.registry.find(key) {
             self.hook_ended(index, end, now);
+        }
+    }
+
+    /// The hook of a failed device was looked for: can it be started now?
+    pub fn handle_hook_check(&mut self, key: DeviceKey, found: Result<(), HookFailure>, now: Time) {
+        if let Some(index) = self.registry.find(key) {
+            self.hook_checked(index, found, now);
         }
     }
 
@@ -324,12 +332,12 @@ impl Dispatcher {
         self.timers.next()
     }
 
-    /// The run of a hook that the device is at.
+    /// The run of a hook that the device is at, or that a failed device is to be tried with.
     #[must_use]
     pub fn hook(&self, key: DeviceKey) -> Option<Hook<'_>> {
         let device = self.registry.device(self.registry.find(key)?);
         let verb = match device.phase {
-            Phase::Attaching(_) => Verb::Add,
+            Phase::Attaching(_) | Phase::Failed(_) => Verb::Add,
             Phase::Detaching(_) => Verb::Remove,
             _ => return None,
         };
@@ -548,7 +556,12 @@ impl Dispatcher {
     /// Starts the pass of the hook that the device is at, in the place it holds already.
     pub(crate) fn run_hook(&mut self, index: u32, now: Time) {
         let device = self.registry.device_mut(index);
-        device.touched = Touched::Yes;
+        if device.touched != Touched::Yes {
+            device.touched = Touched::Starting;
+        }
+        if device.phase == Phase::Attaching(Run::Running) {
+            device.tried.clone_from(&device.hook);
+        }
         device.overdue = false;
         let key = device.key;
         self.set_timer(Owner::Device(index), now, self.settings.hook_timeout);

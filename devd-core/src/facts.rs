@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 
-use crate::Observation;
+use crate::{Node, Observation};
 
 /// What a device's directory says about its hook.
 #[derive(Debug)]
@@ -22,6 +22,15 @@ impl HookFacts {
             has_type: seen.vif_type.is_some(),
             ioemu: is_ioemu(seen),
             gatewaydev: seen.gatewaydev.unwrap_or_default().into(),
+        }
+    }
+
+    /// Has this node the same value in both?
+    pub(crate) fn agree_on(&self, node: Node, other: &Self) -> bool {
+        match node {
+            Node::Script => self.script == other.script,
+            Node::Type => self.has_type == other.has_type && self.ioemu == other.ioemu,
+            Node::Gatewaydev => self.gatewaydev == other.gatewaydev,
         }
     }
 

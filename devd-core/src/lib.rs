@@ -45,7 +45,7 @@ pub use key::{DeviceKey, Domid};
 pub use kind::{Kind, Server};
 pub use observation::{HotplugStatus, Observation, State, Want};
 pub use path::{BackendPath, Leaf};
-pub use reason::{HookFailure, Reason, ServiceFailure};
+pub use reason::{HookFailure, Node, Reason, Remedy, ServiceFailure};
 pub use registry::Registry;
 pub use service::{ServiceEvent, ServiceState};
 pub use time::Time;

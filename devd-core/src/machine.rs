@@ -9,8 +9,8 @@ use crate::dispatcher::Dispatcher;
 use crate::sight::Sight;
 use crate::timer::Owner;
 use crate::{
-    Action, HookEnd, HookFailure, HotplugStatus, Notice, Phase, Reason, Run, Server, Time, Verb,
-    Want,
+    Action, HookEnd, HookFailure, HotplugStatus, Node, Notice, Phase, Reason, Remedy, Run, Server,
+    Time, Verb, Want,
 };
 
 /// How often the start of a removal hook is tried again when the system refuses it.
@@ -27,15 +27,18 @@ impl Dispatcher {
         match (phase, sight) {
             (Phase::Waiting, Sight::Gone) => self.leave(index, true, now),
             // What an earlier try has left behind is not this one's.
-            (Phase::Waiting, Sight::Early) if touched == Touched::Yes => {
+            (Phase::Waiting, Sight::Early) if touched.may_have_run() => {
                 self.replace(index, sight, now);
             }
             (
-                Phase::Waiting
-                | Phase::Attaching(Run::Queued)
-                | Phase::Failed(Reason::NoScript | Reason::NoType),
+                Phase::Waiting | Phase::Attaching(Run::Queued),
                 Sight::Ready { hotplug: HotplugStatus::Silent, .. },
             ) if unmarked => self.replace(index, sight, now),
+            (Phase::Failed(reason), Sight::Ready { hotplug: HotplugStatus::Silent, .. })
+                if unmarked && matches!(reason.remedy(), Remedy::Node(_) | Remedy::Program) =>
+            {
+                self.replace(index, sight, now);
+            }
             (Phase::Waiting, Sight::Early | Sight::Ready { .. }) => self.begin(index, sight, now),
             (Phase::Waiting, Sight::Closing) => match lacks {
                 _ if !device.has_hook() => self.see_to_close(index, now),
@@ -137,11 +140,12 @@ impl Dispatcher {
             (Phase::Failed(Reason::Service(_)), Sight::Early) => {}
             (Phase::Failed(_), Sight::Early) => self.replace(index, sight, now),
             (Phase::Failed(reason), Sight::Ready { connected, hotplug }) => match reason {
-                Reason::NoScript | Reason::NoType | Reason::Hook(HookFailure::BadName) => {
-                    self.begin(index, sight, now);
-                }
+                Reason::NoScript | Reason::NoType => self.begin(index, sight, now),
                 Reason::Hook(_) if hotplug == HotplugStatus::Connected && !owed => {
                     self.attached(index, Notice::Adopted);
+                }
+                Reason::Hook(failure) => {
+                    self.failed_hook_seen(index, failure, connected, hotplug, now);
                 }
                 // Without its QEMU it could not have become like this.
                 Reason::Lost if !connected || self.is_taken_up(index) => {
@@ -149,7 +153,7 @@ impl Dispatcher {
                 }
                 // The store has refused to say so.
                 Reason::Lost if owed => self.fail(index, reason, now),
-                Reason::Hook(_) | Reason::Service(_) | Reason::Lost => {}
+                Reason::Service(_) | Reason::Lost => {}
             },
             (Phase::Failed(_), Sight::Closing) => self.see_to_close(index, now),
             (Phase::Failed(Reason::Lost), Sight::Reopening) if owed => {
@@ -226,6 +230,34 @@ impl Dispatcher {
             self.fail(index, reason, now);
         } else {
             self.queue_hook(index, Verb::Add, now);
+        }
+    }
+
+    /// The backend of a device whose hook has failed still waits. A hook that could not be started
+    /// is tried again when the node that it failed for has another value, and not before: each
+    /// try would write the failure again.
+    fn failed_hook_seen(
+        &mut self,
+        index: u32,
+        failure: HookFailure,
+        connected: bool,
+        hotplug: HotplugStatus,
+        now: Time,
+    ) {
+        let node = match failure.remedy() {
+            Remedy::Node(node) => node,
+            Remedy::Program => Node::Script,
+            Remedy::Time | Remedy::Detach => return,
+        };
+        let device = self.registry.device(index);
+        if device.lacks().is_some() || !device.has_tried(node) {
+            self.begin_hook(index, connected, hotplug, now);
+        } else if device.owed.is_some() {
+            self.fail(index, Reason::Hook(failure), now);
+        } else if node == Node::Gatewaydev && device.timer.is_none() {
+            // `gatewaydev` has no event of its own.
+            let wait = self.count_failure(index);
+            self.set_timer(Owner::Device(index), now, wait);
         }
     }
 
@@ -306,7 +338,10 @@ impl Dispatcher {
 
     pub(crate) fn fail(&mut self, index: u32, reason: Reason, now: Time) {
         let device = self.registry.device_mut(index);
-        if device.phase == Phase::Failed(reason) && !reason.may_pass() && device.owed.is_none() {
+        if device.phase == Phase::Failed(reason)
+            && reason.remedy() != Remedy::Time
+            && device.owed.is_none()
+        {
             return; // Looked at again, and nothing has been put right.
         }
         let key = device.key;
@@ -321,12 +356,15 @@ impl Dispatcher {
                 self.count_failure(index);
                 self.set_timer(Owner::Device(index), now, self.settings.retry_max);
             }
-            Reason::Hook(_) if reason.may_pass() => {
-                let wait = self.count_failure(index);
-                self.set_timer(Owner::Device(index), now, wait);
-            }
+            Reason::Hook(failure) => match failure.remedy() {
+                Remedy::Time | Remedy::Program | Remedy::Node(Node::Gatewaydev) => {
+                    let wait = self.count_failure(index);
+                    self.set_timer(Owner::Device(index), now, wait);
+                }
+                Remedy::Node(Node::Script | Node::Type) | Remedy::Detach => {}
+            },
             // A guest's devices are tried again together.
-            _ => {}
+            Reason::NoScript | Reason::NoType | Reason::Service(_) | Reason::Lost => {}
         }
         self.act(Action::Fail(key, reason));
         self.release_service(index, now);
@@ -439,6 +477,12 @@ impl Dispatcher {
         let device = self.registry.device_mut(index);
         let more = device.has_second_pass();
         device.unsure |= end == HookEnd::Unknown;
+        if device.touched == Touched::Starting {
+            device.touched = match end {
+                HookEnd::Failure(failure) if failure.is_before_start() => Touched::No,
+                HookEnd::Failure(_) | HookEnd::Success | HookEnd::Unknown => Touched::Yes,
+            };
+        }
         match (device.phase, end) {
             // However it ended, what it did was not for the device that may be there now.
             (Phase::Attaching(Run::Running | Run::Stopping), _) if device.hurried => {
@@ -499,6 +543,26 @@ impl Dispatcher {
                 | Phase::Failed(_),
                 _,
             ) => {}
+        }
+    }
+
+    /// The hook of a device that failed for want of a program was looked for.
+    pub(crate) fn hook_checked(&mut self, index: u32, found: Result<(), HookFailure>, now: Time) {
+        let device = self.registry.device_mut(index);
+        let Phase::Failed(Reason::Hook(failure)) = device.phase else { return };
+        if failure.remedy() != Remedy::Program {
+            return;
+        }
+        match found {
+            Ok(()) => {
+                device.phase = Phase::Waiting;
+                self.look(index);
+            }
+            Err(same) if same == failure => {
+                let wait = self.count_failure(index);
+                self.set_timer(Owner::Device(index), now, wait);
+            }
+            Err(other) => self.fail(index, Reason::Hook(other), now),
         }
     }
 
@@ -583,12 +647,17 @@ impl Dispatcher {
                 | Look::Refused
                 | Look::Deferred => {}
             },
-            Phase::Failed(reason @ Reason::Hook(_)) if reason.may_pass() => {
-                device.phase = Phase::Waiting;
-                self.look(index);
-            }
+            Phase::Failed(Reason::Hook(failure)) => match failure.remedy() {
+                Remedy::Time => {
+                    device.phase = Phase::Waiting;
+                    self.look(index);
+                }
+                Remedy::Program if device.owed.is_none() => self.act(Action::CheckHook(key)),
+                // The store had refused the mark, or `gatewaydev` may have changed.
+                Remedy::Program | Remedy::Node(_) | Remedy::Detach => self.look(index),
+            },
             Phase::Detaching(Run::Queued) => self.enqueue(index, now),
-            // The store had refused to say so.
+            // The store had refused the mark.
             Phase::Attached | Phase::Failed(_) => self.look(index),
             // They have none.
             Phase::Attaching(Run::Queued | Run::Ended)

@@ -69,13 +69,67 @@ pub enum Reason {
     Lost,
 }
 
+/// The way in which a device that is not served can be helped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Another try, after 1, 2, 4 … 60 s.
+    Time,
+    /// Another value of this node of the device. The same value is not tried again.
+    Node(Node),
+    /// Another value of `script`, or a program that is installed: the daemon looks for the
+    /// program after 1, 2, 4 … 60 s, and writes nothing as long as it is missing.
+    Program,
+    /// Another device. This one has to be detached.
+    Detach,
+}
+
+/// A node that a hook needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// `script`.
+    Script,
+    /// `type`.
+    Type,
+    /// `gatewaydev`.
+    Gatewaydev,
+}
+
 impl Reason {
-    /// Can trying again help, with nothing changed in the store?
+    /// The remedy for this failure.
     #[must_use]
-    pub const fn may_pass(self) -> bool {
+    pub const fn remedy(self) -> Remedy {
         match self {
-            Self::NoScript | Self::NoType | Self::Hook(HookFailure::BadName) | Self::Lost => false,
-            Self::Hook(_) | Self::Service(_) => true,
+            Self::NoScript => Remedy::Node(Node::Script),
+            Self::NoType => Remedy::Node(Node::Type),
+            Self::Hook(failure) => failure.remedy(),
+            Self::Service(_) => Remedy::Time,
+            Self::Lost => Remedy::Detach,
+        }
+    }
+}
+
+impl HookFailure {
+    /// The remedy for this failure.
+    #[must_use]
+    pub const fn remedy(self) -> Remedy {
+        match self {
+            Self::BadName => Remedy::Node(Node::Script),
+            Self::BadGateway => Remedy::Node(Node::Gatewaydev),
+            Self::NotFound | Self::NotExecutable | Self::NoInterpreter => Remedy::Program,
+            Self::Spawn(_)
+            | Self::Exit(_)
+            | Self::Signal(_)
+            | Self::TimedOut
+            | Self::Reported
+            | Self::Silent => Remedy::Time,
+        }
+    }
+
+    /// Is this known before anything is started?
+    pub(crate) const fn is_before_start(self) -> bool {
+        match self.remedy() {
+            Remedy::Node(_) | Remedy::Program => true,
+            Remedy::Time | Remedy::Detach => false,
         }
     }
 }

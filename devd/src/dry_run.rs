@@ -51,6 +51,7 @@ pub(crate) fn say(action: Action) {
         Action::ForgetGuest(domid) => say!("guest {domid}: would remove libxl/{domid}"),
         Action::Observe(..)
         | Action::RunHook(_)
+        | Action::CheckHook(_)
         | Action::FindService(_)
         | Action::StartService(_)
         | Action::Fail(..)

@@ -274,6 +274,15 @@ impl People {
                 assert!(other.is_none(), "two hooks of {key} at once");
                 assert!(self.hooks.len() <= self.max_hooks);
             }
+            Action::CheckHook(key) => {
+                self.check_known(key);
+                let failures = [HookFailure::NotFound, HookFailure::NotExecutable];
+                let found = match self.actions % 3 {
+                    0 => Ok(()),
+                    i => Err(failures[i - 1]),
+                };
+                self.dispatcher.handle_hook_check(key, found, self.now);
+            }
             Action::StopHook(key) | Action::KillHook(key) => {
                 assert!(!self.eager || self.hooks.contains_key(&key), "no hook of {key} runs");
             }
@@ -389,7 +398,9 @@ fn hook_end(byte: u8) -> HookEnd {
         0..=3 => HookEnd::Success,
         4 => HookEnd::Unknown,
         5 => HookEnd::Failure(HookFailure::Exit(1)),
-        6 => HookEnd::Failure(HookFailure::BadName),
+        6 if byte & 8 == 0 => HookEnd::Failure(HookFailure::BadName),
+        6 if byte & 16 == 0 => HookEnd::Failure(HookFailure::NotFound),
+        6 => HookEnd::Failure(HookFailure::BadGateway),
         _ => HookEnd::Failure(HookFailure::Reported),
     }
 }

@@ -9,7 +9,7 @@ use devd_core::{
     Want,
 };
 
-use super::hooks::{Pid, Step};
+use super::hooks::{Pid, Step, before_start};
 use super::qemu::Stage;
 use super::store::Life;
 use super::{Happening, World};
@@ -75,6 +75,7 @@ pub(crate) struct Snapshot {
     hotplug: Option<&'static str>,
     script: Option<String>,
     vif_type: Option<&'static str>,
+    gatewaydev: Option<&'static str>,
     frontend: bool,
 }
 
@@ -87,7 +88,7 @@ impl Snapshot {
             hotplug: HotplugStatus::parse(self.hotplug.map(str::as_bytes)),
             script: self.script.as_deref().map(str::as_bytes),
             vif_type: self.vif_type.map(str::as_bytes),
-            gatewaydev: None,
+            gatewaydev: self.gatewaydev.map(str::as_bytes),
             frontend: self.frontend,
         }
     }
@@ -262,6 +263,7 @@ impl World {
                 self.clock.after(delay, look);
             }
             Action::RunHook(key) => self.run_hook(key),
+            Action::CheckHook(key) => self.check_hook(key),
             Action::StopHook(key) => self.signal_hook(key, false),
             Action::KillHook(key) => self.signal_hook(key, true),
             Action::FindService(domid) => self.find_qemu(domid),
@@ -343,6 +345,7 @@ impl World {
         let unnamed = match action {
             Action::Observe(key, _)
             | Action::RunHook(key)
+            | Action::CheckHook(key)
             | Action::StopHook(key)
             | Action::KillHook(key)
             | Action::Reset(key)
@@ -384,6 +387,7 @@ impl World {
                 hotplug: if asked(Want::HOTPLUG) { None } else { any.then_some("connected") },
                 script: None,
                 vif_type: None,
+                gatewaydev: None,
                 frontend: !asked(Want::FRONTEND) && any,
             },
             Some(directory) => Snapshot {
@@ -398,6 +402,7 @@ impl World {
                 },
                 script: directory.script.filter(|_| asked(Want::HOOK)),
                 vif_type: directory.vif_type.filter(|_| asked(Want::HOOK)),
+                gatewaydev: directory.gatewaydev.filter(|_| asked(Want::HOOK)),
                 frontend: if asked(Want::FRONTEND) {
                     self.store.frontend(key).is_some()
                 } else {
@@ -451,10 +456,17 @@ impl World {
         let Some(hook) = hook else {
             return self.violate(format!("{key}: a hook to be run, and nothing says which"));
         };
-        if self.chance.mishap(50) {
-            let failure = HookFailure::Spawn(12);
-            self.ledger.not_started(key, hook.verb, self.daemon.number);
-            return self.tell(Answer::HookEnd(key, HookEnd::Failure(failure)));
+        let spawned = !self.chance.mishap(50);
+        let failure = match before_start(&hook, self.installed) {
+            Some(failure) => Err(failure),
+            None if !spawned => Err(HookFailure::Spawn(12)),
+            None => Ok(()),
+        };
+        if let Err(failure) = failure {
+            self.ledger.not_started(key, hook.verb, failure, self.daemon.number);
+            let answer = Answer::HookEnd(key, HookEnd::Failure(failure));
+            // The daemon itself finds out, at once; a thread would tell it later.
+            return if self.chance.one_in(2) { self.answer(&answer) } else { self.tell(answer) };
         }
         let life = if hook.verb == Verb::Add { life } else { None };
         let pid = self.hooks.start(&hook, life, self.daemon.number);
@@ -468,6 +480,14 @@ impl World {
         }
         let delay = self.chance.number(20..=1_200);
         self.clock.after(delay, Happening::Hook(pid));
+    }
+
+    /// The daemon looks whether the hook of a failed device can be started by now.
+    fn check_hook(&mut self, key: DeviceKey) {
+        let hook = self.daemon.dispatcher.as_ref().and_then(|dispatcher| dispatcher.hook(key));
+        let Some(hook) = hook else { return };
+        let found = before_start(&hook, self.installed).map_or(Ok(()), Err);
+        self.dispatch(|dispatcher, now| dispatcher.handle_hook_check(key, found, now));
     }
 
     fn signal_hook(&mut self, key: DeviceKey, kill: bool) {

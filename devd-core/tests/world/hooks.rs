@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Server, Verb};
 
-use super::store::{Life, Store};
+use super::store::{Directory, Life, Store};
 
 /// How a hook behaves. A script's name says it: `fails-2+deaf` fails twice and works from then
 /// on; its removal ignores SIGTERM, and hangs.
@@ -27,7 +27,7 @@ pub(crate) enum Manner {
 impl Manner {
     fn parse(word: &str) -> Self {
         match word {
-            "works" => Self::Works,
+            "works" | "missing" | "locked" | "uninterpreted" | "bad/" => Self::Works,
             "mute" => Self::Mute,
             "fails" => Self::Fails,
             "reports" => Self::Reports,
@@ -65,6 +65,30 @@ impl Script {
         let network = server == Server::NetworkHook;
         self.times < 99_999 || self.add == Manner::Works || self.add == Manner::Mute && !network
     }
+}
+
+/// Why a hook of this name cannot be started. `installed`: the missing programs are there.
+pub(crate) fn before_start(hook: &Hook<'_>, installed: bool) -> Option<HookFailure> {
+    match hook.script {
+        b"bad/" => Some(HookFailure::BadName),
+        b"missing" if !installed => Some(HookFailure::NotFound),
+        b"locked" if !installed => Some(HookFailure::NotExecutable),
+        b"uninterpreted" if !installed => Some(HookFailure::NoInterpreter),
+        _ => hook.gatewaydev.contains(&0).then_some(HookFailure::BadGateway),
+    }
+}
+
+/// The same of a device's directory.
+pub(crate) fn is_startable(key: DeviceKey, directory: &Directory, installed: bool) -> bool {
+    let hook = Hook {
+        key,
+        verb: Verb::Add,
+        tap: false,
+        script: directory.script.as_deref().unwrap_or_default().as_bytes(),
+        ioemu: false,
+        gatewaydev: directory.gatewaydev.unwrap_or_default().as_bytes(),
+    };
+    before_start(&hook, installed).is_none()
 }
 
 pub(crate) type Pid = u32;

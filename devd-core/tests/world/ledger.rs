@@ -195,7 +195,14 @@ impl Ledger {
 
     /// A hook could not be started: it will be tried again. (That of removing not for ever; that
     /// many failures in a row do not happen here.)
-    pub(crate) fn not_started(&mut self, key: DeviceKey, verb: Verb, daemon: u32) {
+    pub(crate) fn not_started(
+        &mut self,
+        key: DeviceKey,
+        verb: Verb,
+        failure: HookFailure,
+        daemon: u32,
+    ) {
+        let spawned = matches!(failure, HookFailure::Spawn(_));
         let account = self.accounts.entry(key).or_insert_with(|| Account::new(0));
         match verb {
             // One that an earlier daemon has run has done it, and so has one that ended well and
@@ -203,11 +210,15 @@ impl Ledger {
             Verb::Add
                 if account.work == Work::Placed && (account.daemon != daemon || account.unsure) => {
             }
+            // The daemon knows that no hook was run.
+            Verb::Add if !spawned => {}
             Verb::Add => {
                 account.daemon = daemon;
                 account.work = Work::Tried;
             }
-            Verb::Remove => {}
+            Verb::Remove if spawned => {}
+            // Without its script nobody can take the work away.
+            Verb::Remove => self.write_off(key),
         }
     }
 

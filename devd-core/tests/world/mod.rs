@@ -86,6 +86,8 @@ pub(crate) struct World {
     pub(crate) qemu_starts: u32,
     /// So many more will fail to start.
     pub(crate) fail_qemus: u32,
+    /// Are the programs there whose names say that they are missing?
+    pub(crate) installed: bool,
     /// Does the store refuse all marks?
     pub(crate) refuse_marks: bool,
     /// Directories that the daemon has removed.
@@ -116,6 +118,7 @@ impl World {
             history: Vec::new(),
             qemu_starts: 0,
             fail_qemus: 0,
+            installed: false,
             refuse_marks: false,
             removals: 0,
             steps: 0,

@@ -3,7 +3,7 @@
 use devd_core::{DeviceKey, Phase, Reason, Server, ServiceState};
 
 use super::World;
-use super::hooks::Script;
+use super::hooks::{Script, is_startable};
 
 /// Longer than any wait of the daemon.
 const LONG: u64 = 500_000;
@@ -94,7 +94,9 @@ impl World {
                 let script = directory.script.as_deref().map(Script::parse);
                 let typed =
                     directory.vif_type.is_some() || key.kind.server() != Server::NetworkHook;
-                script.is_some_and(|script| script.works_in_the_end(key.kind.server())) && typed
+                script.is_some_and(|script| script.works_in_the_end(key.kind.server()))
+                    && typed
+                    && is_startable(key, directory, self.installed)
             }
             Server::Qemu => {
                 // Only the QEMU that has closed a disk opens it again.

@@ -17,6 +17,7 @@ pub(crate) struct Directory {
     pub(crate) hotplug: Option<&'static str>,
     pub(crate) script: Option<String>,
     pub(crate) vif_type: Option<&'static str>,
+    pub(crate) gatewaydev: Option<&'static str>,
     pub(crate) physical_device: bool,
     /// Since when it has been in this state.
     pub(crate) since: u64,
@@ -28,6 +29,7 @@ pub(crate) struct Spec {
     pub(crate) key: DeviceKey,
     pub(crate) script: Option<String>,
     pub(crate) vif_type: Option<&'static str>,
+    pub(crate) gatewaydev: Option<&'static str>,
 }
 
 impl Spec {
@@ -37,6 +39,7 @@ impl Spec {
             key: DeviceKey { kind, domid, devid },
             script: matches!(kind, Kind::Vif | Kind::Vbd | Kind::Vbd3).then(|| script.to_owned()),
             vif_type: (kind == Kind::Vif).then_some("vif"),
+            gatewaydev: None,
         }
     }
 }
@@ -101,6 +104,7 @@ impl Store {
             hotplug: Some(""),
             script: spec.script.clone(),
             vif_type: spec.vif_type,
+            gatewaydev: spec.gatewaydev,
             physical_device: false,
             since: self.now,
         };

@@ -19,7 +19,7 @@ pub(crate) struct Storm {
 const KINDS: [Kind; 8] =
     [Kind::Vif, Kind::Vif, Kind::Vbd, Kind::Vbd, Kind::Qdisk, Kind::Qdisk, Kind::P9, Kind::Vkbd];
 
-const SCRIPTS: [&str; 12] = [
+const SCRIPTS: [&str; 16] = [
     "works",
     "works",
     "works",
@@ -32,6 +32,10 @@ const SCRIPTS: [&str; 12] = [
     "works+fails",
     "works+deaf",
     "hangs-1+hangs",
+    "bad/",
+    "missing",
+    "locked",
+    "uninterpreted",
 ];
 
 /// Runs a world from this seed for so many steps, then lets it come to rest.
@@ -106,6 +110,10 @@ impl World {
                 };
                 self.fire(path);
             }
+            27 => {
+                self.installed = !self.installed;
+                self.trace(|| "programs are installed, or taken away".to_owned());
+            }
             // Devices are there and not used yet.
             26 => {
                 let millis = self.chance.number(0..=20_000);
@@ -139,6 +147,9 @@ impl World {
         }
         if self.chance.one_in(20) {
             spec.vif_type = None;
+        }
+        if key.kind.server() == Server::NetworkHook && self.chance.one_in(20) {
+            spec.gatewaydev = Some("eth\0");
         }
         spec
     }

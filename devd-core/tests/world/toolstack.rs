@@ -2,7 +2,7 @@
 
 use devd_core::{DeviceKey, Domid, Notice, Server};
 
-use super::store::{Life, Spec};
+use super::store::{Directory, Life, Spec};
 use super::{Happening, World, kernel};
 
 /// So long a toolstack waits for a directory to vanish before it removes it itself.
@@ -62,14 +62,21 @@ impl World {
         self.react();
     }
 
-    /// Puts a missing node right.
+    /// Puts right a node that is missing, or whose value no hook can be started with.
     pub(crate) fn put_right(&mut self, key: DeviceKey, script: &str) {
         self.trace(|| format!("toolstack: put {key} right"));
-        if self.store.get(key).is_some_and(|directory| directory.script.is_none()) {
+        let names_nothing = |directory: &Directory| match directory.script.as_deref() {
+            None | Some("bad/" | "missing" | "locked" | "uninterpreted") => true,
+            Some(_) => false,
+        };
+        if self.store.get(key).is_some_and(names_nothing) {
             self.store.write(key, "script", |directory| directory.script = Some(script.to_owned()));
         }
         if self.store.get(key).is_some_and(|directory| directory.vif_type.is_none()) {
             self.store.write(key, "type", |directory| directory.vif_type = Some("vif"));
+        }
+        if self.store.get(key).is_some_and(|directory| directory.gatewaydev.is_some()) {
+            self.store.write(key, "gatewaydev", |directory| directory.gatewaydev = None);
         }
         self.react();
     }

@@ -21,6 +21,7 @@ impl Daemon<'_> {
         match action {
             Action::Observe(key, want) => self.executor.look(key, want),
             Action::RunHook(key) => self.run_hook(key, now)?,
+            Action::CheckHook(key) => self.check_hook(key, now),
             Action::StopHook(key) => {
                 log::warn!("{key}: ending its hook");
                 self.end_hook(key, Signal::SIGTERM, now);
@@ -93,6 +94,7 @@ impl Daemon<'_> {
                     None => {}
                 }
             }
+            Action::CheckHook(key) => self.check_hook(key, now),
             Action::Fail(key, reason) => {
                 let script = self.dispatcher.script(key).unwrap_or_default();
                 dry_run::say_failure(key, &self.surroundings.reason(reason, script));
@@ -140,6 +142,17 @@ impl Daemon<'_> {
             self.dispatcher.handle_hook_end(key, HookEnd::Failure(failure), now);
         }
         result
+    }
+
+    /// Is the program there by now that the hook of a failed device lacked?
+    fn check_hook(&mut self, key: DeviceKey, now: Time) {
+        let hook = self.dispatcher.hook(key);
+        if let Some(found) = hook.map(|hook| self.hooks.choose(&hook).map(drop)) {
+            if found.is_err() {
+                log::debug!("{key}: its hook cannot be started yet; looking for it again later");
+            }
+            self.dispatcher.handle_hook_check(key, found, now);
+        }
     }
 
     fn end_hook(&mut self, key: DeviceKey, signal: Signal, now: Time) {
