@@ -31,8 +31,19 @@ pub struct Client {
     lost: Option<Disconnected>,
     timeout: Duration,
     pub(crate) transaction_tries: u32,
+    stale_events: StaleEvents,
     /// Readable when nobody wants to wait any more.
     interrupt: Option<OwnedFd>,
+}
+
+/// The treatment of events of a watch that is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StaleEvents {
+    /// They are given to the caller, as they come.
+    #[default]
+    Kept,
+    /// They are dropped: events whose token and path fit no watch of this client.
+    Dropped,
 }
 
 impl Client {
@@ -63,6 +74,7 @@ impl Client {
             lost: None,
             timeout: Self::TIMEOUT,
             transaction_tries: Self::TRANSACTION_TRIES,
+            stale_events: StaleEvents::default(),
             interrupt: None,
         }
     }
@@ -115,12 +127,29 @@ impl Client {
     /// Takes the oldest event that was read already. No I/O.
     ///
     /// The events of a watch may come before [`watch`](Self::watch) returns, and after
-    /// [`unwatch`](Self::unwatch) has.
+    /// [`unwatch`](Self::unwatch) has, unless [`set_stale_events`](Self::set_stale_events) drops
+    /// those.
     pub fn next_event(&mut self) -> Option<Event<'_>> {
+        self.drop_stale_events();
         self.connection.next_event()
     }
 
-    /// Is there an event for [`next_event`](Self::next_event)? No I/O.
+    /// Sets the treatment of events whose watch is gone by the time they are taken, or whose
+    /// token is in use again for another path. (An event of a path that is watched anew with the
+    /// same token cannot be told apart.) They are kept unless this is called.
+    pub const fn set_stale_events(&mut self, treatment: StaleEvents) {
+        self.stale_events = treatment;
+    }
+
+    fn drop_stale_events(&mut self) {
+        if self.stale_events == StaleEvents::Dropped {
+            let watches = &self.watches;
+            self.connection.drop_events(|event| !watches.cover(event.path, event.token));
+        }
+    }
+
+    /// Is an event queued? With [`StaleEvents::Dropped`] [`next_event`](Self::next_event) may drop
+    /// it all the same. No I/O.
     #[must_use]
     pub fn has_event(&self) -> bool {
         self.connection.has_event()
@@ -152,7 +181,11 @@ impl Client {
     /// [`Error::Disconnected`].
     pub fn wait_event(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        while !self.connection.has_event() {
+        loop {
+            self.drop_stale_events();
+            if self.connection.has_event() {
+                break;
+            }
             self.check()?;
             let left = time_left(deadline);
             let read = match self.wait_or_interrupt(left)? {

@@ -323,6 +323,15 @@ impl Connection {
         self.events.pop()
     }
 
+    /// Drops events from the front of the queue as long as `stale` holds for them.
+    pub(crate) fn drop_events(&mut self, stale: impl Fn(&WatchEvent<'_>) -> bool) {
+        while let Some(Event::Watch(event)) = self.events.peek()
+            && stale(&event)
+        {
+            self.events.pop();
+        }
+    }
+
     /// Is an event there to take?
     #[must_use]
     pub fn has_event(&self) -> bool {

@@ -82,18 +82,33 @@ impl EventQueue {
             self.start = 0;
             return None;
         }
-        let (head, rest) = self.records[self.start..].split_first_chunk::<RECORD_HEAD>()?;
-        let path_len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let token_len = usize::from(u16::from_ne_bytes([head[2], head[3]]));
-        self.start += RECORD_HEAD + path_len + token_len;
-        let (path, rest) = rest.split_at(path_len);
-        Some(Event::Watch(WatchEvent { path, token: &rest[..token_len] }))
+        let (event, len) = record(&self.records[self.start..])?;
+        self.start += len;
+        Some(Event::Watch(event))
+    }
+
+    /// The oldest event, which stays.
+    pub(crate) fn peek(&self) -> Option<Event<'_>> {
+        if self.resync {
+            return Some(Event::Resync);
+        }
+        record(&self.records[self.start..]).map(|(event, _)| Event::Watch(event))
     }
 
     /// Is there nothing to take?
     pub(crate) fn is_empty(&self) -> bool {
         !self.resync && self.start == self.records.len()
     }
+}
+
+/// The first record's event, and the record's length in bytes.
+fn record(records: &[u8]) -> Option<(WatchEvent<'_>, usize)> {
+    let (head, rest) = records.split_first_chunk::<RECORD_HEAD>()?;
+    let path_len = usize::from(u16::from_ne_bytes([head[0], head[1]]));
+    let token_len = usize::from(u16::from_ne_bytes([head[2], head[3]]));
+    let (path, rest) = rest.split_at(path_len);
+    let event = WatchEvent { path, token: &rest[..token_len] };
+    Some((event, RECORD_HEAD + path_len + token_len))
 }
 
 /// Bytes before the path in a record.

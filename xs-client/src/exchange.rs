@@ -1,6 +1,6 @@
 //! Exchanges: the requests of one operation, and the use of their answers.
 
-use xs_proto::{MessageType, Reply, Request};
+use xs_proto::{ErrorCode, MessageType, Reply, Request};
 
 use crate::connection::{Answer, Connection, QueueError};
 use crate::watches::Watch;
@@ -119,17 +119,19 @@ impl<T, F: FnOnce(Reply<'_>) -> Option<T>> Exchange for Single<'_, T, F> {
     }
 }
 
-/// All watches of a client, on a new connection.
+/// All watches of a client, on a new connection. A depth that this store refuses is left out.
 pub(crate) struct Rewatch<'a> {
     watches: &'a [Watch],
     asked: usize,
     answered: usize,
+    /// Watches to set again, without their depth.
+    shallow: Vec<usize>,
     refused: Option<Error>,
 }
 
 impl<'a> Rewatch<'a> {
     pub(crate) const fn new(watches: &'a [Watch]) -> Self {
-        Self { watches, asked: 0, answered: 0, refused: None }
+        Self { watches, asked: 0, answered: 0, shallow: Vec::new(), refused: None }
     }
 
     /// Why the first of those that the store did not take was refused.
@@ -143,14 +145,27 @@ impl Exchange for Rewatch<'_> {
         while connection.has_room()
             && let Some(watch) = self.watches.get(self.asked)
         {
-            let request = Request::Watch { path: &watch.path, token: &watch.token, depth: None };
+            let depth = watch.depth.filter(|_| connection.quirks().watch_depth);
+            let request = Request::Watch { path: &watch.path, token: &watch.token, depth };
             connection.queue(self.asked, 0, &request)?;
             self.asked += 1;
+        }
+        while connection.has_room()
+            && let Some(at) = self.shallow.pop()
+        {
+            let Watch { path, token, .. } = &self.watches[at];
+            let ticket = self.watches.len() + at;
+            connection.queue(ticket, 0, &Request::Watch { path, token, depth: None })?;
         }
         Ok(())
     }
 
     fn answer(&mut self, answer: Answer<'_>) {
+        // Tickets from `len` on are second requests.
+        let with_depth = self.watches.get(answer.ticket).is_some_and(|watch| watch.depth.is_some());
+        if with_depth && answer.reply == Ok(Reply::Error(ErrorCode::Inval)) {
+            return self.shallow.push(answer.ticket);
+        }
         self.answered += 1;
         let error = match answer.reply {
             Ok(Reply::Ok(MessageType::Watch)) => return,

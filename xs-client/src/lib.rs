@@ -44,10 +44,11 @@ mod watches;
 
 pub use address::{Address, AddressError, Place};
 pub use batch::Batch;
-pub use client::Client;
+pub use client::{Client, StaleEvents};
 pub use connection::{Answer, Arrival, Connection, Oddities, QueueError};
 pub use error::{Disconnected, Error, OpenError, ProtocolError};
 pub use event_queue::Event;
+pub use operations::Reach;
 pub use quirks::Quirks;
 pub use transaction::{Outcome, Transaction};
 pub use transport::{Device, Socket, Transport, WaitFor};

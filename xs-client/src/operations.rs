@@ -2,9 +2,18 @@
 //!
 //! Source: the operations of the same names in `xenstore.txt`.
 
-use xs_proto::{ErrorCode, Path, Permission, PermissionList, Reply, Request};
+use xs_proto::{ErrorCode, Features, Path, Permission, PermissionList, Reply, Request};
 
 use crate::{Client, Error, directory};
+
+/// How far below its path a watch has events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// As far as was asked for.
+    Limited,
+    /// All the way: the store, or the way to it, knows no depth.
+    Unlimited,
+}
 
 /// Operations on nodes. In a [`Transaction`](crate::Transaction) too.
 ///
@@ -103,16 +112,52 @@ impl Client {
     /// asked for that: over the device it would not say so, and send every event twice.
     /// Else a quota's code.
     pub fn watch(&mut self, path: impl AsRef<[u8]>, token: impl AsRef<[u8]>) -> Result<(), Error> {
-        let (path, token) = (path.as_ref(), token.as_ref());
+        self.set_watch(path.as_ref(), token.as_ref(), None).map(drop)
+    }
+
+    /// As [`watch`](Self::watch), for no more than `depth` levels below `path`: 0 is the node
+    /// alone, 1 its children too. For `@introduceDomain` and `@releaseDomain` a depth of 1 makes
+    /// the events name the domain, as `@releaseDomain/N`.
+    ///
+    /// Stores without [`Features::WATCH_DEPTH`](xs_proto::Features::WATCH_DEPTH) (4.17 among
+    /// them) refuse a depth with `EINVAL`, and Linux's device drops it. The watch is set without a
+    /// depth then, and the answer is [`Reach::Unlimited`]: events from further below come too, and
+    /// are the caller's to ignore. The depth is asked for again at each reconnection.
+    ///
+    /// # Errors
+    ///
+    /// As [`watch`](Self::watch).
+    pub fn watch_to_depth(
+        &mut self,
+        path: impl AsRef<[u8]>,
+        token: impl AsRef<[u8]>,
+        depth: u32,
+    ) -> Result<Reach, Error> {
+        self.set_watch(path.as_ref(), token.as_ref(), Some(depth))
+    }
+
+    fn set_watch(
+        &mut self,
+        path: &[u8],
+        token: &[u8],
+        wanted: Option<u32>,
+    ) -> Result<Reach, Error> {
         Path::new(path)?;
         no_nul(token)?;
         self.check()?;
         if self.watches.contains(path, token) {
             return Err(Error::Refused(ErrorCode::Exist));
         }
-        self.ask(OUTSIDE, &Request::Watch { path, token, depth: None }, done)?;
-        self.watches.insert(path, token);
-        Ok(())
+        let depth = wanted.filter(|_| self.quirks().watch_depth);
+        let mut result = self.ask(OUTSIDE, &Request::Watch { path, token, depth }, done);
+        let mut reach = depth.map_or(Reach::Unlimited, |_| Reach::Limited);
+        if reach == Reach::Limited && matches!(result, Err(Error::Refused(ErrorCode::Inval))) {
+            result = self.ask(OUTSIDE, &Request::Watch { path, token, depth: None }, done);
+            reach = Reach::Unlimited;
+        }
+        result?;
+        self.watches.insert(path, token, wanted);
+        Ok(reach)
     }
 
     /// No more events for this path and token. Events that are queued already still come.
@@ -221,18 +266,18 @@ impl Client {
         })
     }
 
-    /// The store's features, one bit each: its own, or as one domain sees them.
-    pub fn features(&mut self, domid: Option<u16>) -> Result<u32, Error> {
+    /// The store's features for this client, or those that one domain sees.
+    pub fn features(&mut self, domid: Option<u16>) -> Result<Features, Error> {
         self.ask_in_both_forms(&Request::GetFeature { domid }, domid.is_none(), |reply| match reply
         {
-            Reply::GetFeature(features) => Some(features),
+            Reply::GetFeature(bits) => Some(Features::from_bits(bits)),
             _ => None,
         })
     }
 
     /// Sets the features that a domain will see.
-    pub fn set_features(&mut self, domid: u16, features: u32) -> Result<(), Error> {
-        self.ask(OUTSIDE, &Request::SetFeature { domid, features }, done)
+    pub fn set_features(&mut self, domid: u16, features: Features) -> Result<(), Error> {
+        self.ask(OUTSIDE, &Request::SetFeature { domid, features: features.bits() }, done)
     }
 
     /// The names of the quotas that the store has.

@@ -20,6 +20,8 @@ pub struct Quirks {
     /// RESET_WATCHES is about this client's watches, not about somebody else's: the device
     /// passes it on as the kernel's own.
     pub reset_watches_allowed: bool,
+    /// A WATCH may have a depth. The device drops it without a word.
+    pub watch_depth: bool,
     /// Waiting for room to write makes sense. The device never reports it.
     pub poll_out: bool,
     /// How many requests may be without an answer. xenstored stops reading a domain that has
@@ -38,6 +40,7 @@ impl Quirks {
         acks_may_lack_req_id: false,
         refusals_as_errno: false,
         reset_watches_allowed: true,
+        watch_depth: true,
         poll_out: true,
         window: 16,
     };
@@ -49,6 +52,7 @@ impl Quirks {
         acks_may_lack_req_id: true,
         refusals_as_errno: true,
         reset_watches_allowed: false,
+        watch_depth: false,
         poll_out: false,
         window: 1,
     };

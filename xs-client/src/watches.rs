@@ -6,11 +6,24 @@
 #[derive(Debug, Default)]
 pub(crate) struct Watches(Vec<Watch>);
 
-/// A watch: its path and its token.
+/// A watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Watch {
     pub(crate) path: Box<[u8]>,
     pub(crate) token: Box<[u8]>,
+    /// The depth that the caller has asked for.
+    pub(crate) depth: Option<u32>,
+}
+
+impl Watch {
+    /// May an event of this path and token be of this watch?
+    fn covers(&self, path: &[u8], token: &[u8]) -> bool {
+        let below = match path.strip_prefix(&*self.path) {
+            Some(rest) => rest.is_empty() || rest[0] == b'/' || *self.path == *b"/",
+            None => false,
+        };
+        below && *self.token == *token
+    }
 }
 
 impl Watches {
@@ -18,8 +31,13 @@ impl Watches {
         self.position(path, token).is_some()
     }
 
-    pub(crate) fn insert(&mut self, path: &[u8], token: &[u8]) {
-        self.0.push(Watch { path: path.into(), token: token.into() });
+    pub(crate) fn insert(&mut self, path: &[u8], token: &[u8], depth: Option<u32>) {
+        self.0.push(Watch { path: path.into(), token: token.into(), depth });
+    }
+
+    /// Is there a watch that an event of this path and token may be of?
+    pub(crate) fn cover(&self, path: &[u8], token: &[u8]) -> bool {
+        self.0.iter().any(|watch| watch.covers(path, token))
     }
 
     pub(crate) fn remove(&mut self, path: &[u8], token: &[u8]) {

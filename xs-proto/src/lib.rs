@@ -27,6 +27,7 @@ extern crate alloc;
 
 mod error;
 mod event;
+mod features;
 mod frame;
 mod header;
 mod path;
@@ -38,6 +39,7 @@ mod text;
 
 pub use error::ErrorCode;
 pub use event::WatchEvent;
+pub use features::Features;
 pub use frame::{Decoder, Frame, FrameError};
 pub use header::{Header, MessageType};
 pub use path::{Path, PathError};
@@ -48,6 +50,10 @@ pub use request::{Request, TooLong};
 /// The largest payload of a message, in bytes (`XENSTORE_PAYLOAD_MAX`). A peer that sends
 /// more has its connection closed.
 pub const PAYLOAD_MAX: usize = 4096;
+
+/// Stands for any domain: in permissions, of a store with [`Features::DOMID_ANY`] (`DOMID_ANY` in
+/// `xen.h`).
+pub const DOMID_ANY: u16 = 0x7ff5;
 
 /// A payload does not fit its message type: a NUL or a field is missing, or a number has another
 /// character than digits.

@@ -1,6 +1,7 @@
 //! Parsers of any input: no function panics, and a parsed message is emitted as it was read.
 
 use proptest::prelude::*;
+use xs_proto::ring::SharedPage;
 use xs_proto::{
     Decoder, Frame, Header, MessageType, Path, PermissionList, Reply, Request, WatchEvent, ring,
 };
@@ -116,15 +117,17 @@ proptest! {
         ahead in prop_oneof![0..2048_u32, any::<u32>()],
         len in 0..3000_usize,
     ) {
-        let producer = consumer.wrapping_add(ahead);
-        match ring::Indexes::new(consumer, producer) {
-            Ok(mut indexes) => {
-                let mut bytes = vec![0; len];
-                let mut page = [0; ring::RING_SIZE];
-                let put = indexes.put(&mut page, &bytes);
-                let taken = indexes.take(&page, &mut bytes);
-                prop_assert!(put <= len && taken <= len);
-                prop_assert!(indexes.readable() <= ring::RING_SIZE);
+        let page = ring::Page::new();
+        page.store(ring::Field::RequestConsumer, consumer);
+        page.store(ring::Field::RequestProducer, consumer.wrapping_add(ahead));
+        let mut requests = ring::Producer::attach(&page, ring::Queue::Requests);
+        let mut bytes = vec![0; len];
+        match requests.put(&page, &bytes) {
+            Ok(put) => {
+                let mut store = ring::Consumer::attach(&page, ring::Queue::Requests);
+                let taken = store.take(&page, &mut bytes).unwrap();
+                prop_assert!(put <= len && taken == len.min(put + ahead as usize));
+                prop_assert!(store.readable(&page).unwrap() <= ring::RING_SIZE);
             }
             Err(_) => prop_assert!(ahead > 1024),
         }

@@ -9,19 +9,39 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use xs_proto::ring::{
-    Indexes, REPLIES, REPLY_CONSUMER, REPLY_PRODUCER, REQUEST_CONSUMER, REQUEST_PRODUCER, REQUESTS,
-    RING_SIZE,
-};
+use xs_proto::ring::{Consumer, Field, Producer, Queue, RING_SIZE, SharedPage};
 
 use crate::link::{Link, Message, PATIENCE, take_message};
 
 /// The event channel's port on the domain's side.
 pub(crate) const PORT: u32 = 1;
 
+/// The page, as a file that the daemon maps. A system call orders more than enough.
+struct PageFile(File);
+
+impl SharedPage for PageFile {
+    fn copy_out(&self, offset: usize, out: &mut [u8]) {
+        self.0.read_exact_at(out, offset as u64).unwrap();
+    }
+
+    fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        self.0.write_all_at(bytes, offset as u64).unwrap();
+    }
+
+    fn load(&self, field: Field) -> u32 {
+        let mut bytes = [0; 4];
+        self.copy_out(field.offset(), &mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+
+    fn store(&self, field: Field, value: u32) {
+        self.copy_in(field.offset(), &value.to_le_bytes());
+    }
+}
+
 /// The domain's end of the ring.
 pub(crate) struct Ring {
-    page: File,
+    page: PageFile,
     domid: u16,
     events: UnixDatagram,
     daemon: PathBuf,
@@ -40,17 +60,13 @@ impl Ring {
         let events = UnixDatagram::bind(port).unwrap();
         // Long enough not to spin, short enough that an event lost does no harm.
         events.set_read_timeout(Some(std::time::Duration::from_millis(20))).unwrap();
-        Self { page, domid, events, daemon: directory.join("evtchn"), received: Vec::new() }
-    }
-
-    fn index(&self, at: usize) -> u32 {
-        let mut bytes = [0; 4];
-        self.page.read_exact_at(&mut bytes, at as u64).unwrap();
-        u32::from_le_bytes(bytes)
-    }
-
-    fn set_index(&self, at: usize, value: u32) {
-        self.page.write_all_at(&value.to_le_bytes(), at as u64).unwrap();
+        Self {
+            page: PageFile(page),
+            domid,
+            events,
+            daemon: directory.join("evtchn"),
+            received: Vec::new(),
+        }
     }
 
     fn notify(&self) {
@@ -60,17 +76,14 @@ impl Ring {
 
     /// Takes what the daemon has put into the ring. Was there anything?
     fn pull(&mut self) -> bool {
-        let (consumer, producer) = (self.index(REPLY_CONSUMER), self.index(REPLY_PRODUCER));
-        let mut indexes = Indexes::new(consumer, producer).expect("the daemon's indexes");
-        let mut ring = [0; RING_SIZE];
-        self.page.read_exact_at(&mut ring, REPLIES as u64).unwrap();
         let mut bytes = [0; RING_SIZE];
-        let len = indexes.take(&ring, &mut bytes);
+        // Attached anew each time: INTRODUCE changes this side's index too.
+        let mut replies = Consumer::attach(&self.page, Queue::Replies);
+        let len = replies.take(&self.page, &mut bytes).expect("the daemon's indexes");
         if len == 0 {
             return false;
         }
         self.received.extend_from_slice(&bytes[..len]);
-        self.set_index(REPLY_CONSUMER, indexes.consumer());
         self.notify();
         true
     }
@@ -85,11 +98,8 @@ impl Link for Ring {
     fn send(&mut self, mut bytes: &[u8]) {
         let start = Instant::now();
         while !bytes.is_empty() {
-            let (consumer, producer) = (self.index(REQUEST_CONSUMER), self.index(REQUEST_PRODUCER));
-            let mut indexes = Indexes::new(consumer, producer).expect("the daemon's indexes");
-            let mut ring = [0; RING_SIZE];
-            self.page.read_exact_at(&mut ring, REQUESTS as u64).unwrap();
-            let len = indexes.put(&mut ring, bytes);
+            let mut requests = Producer::attach(&self.page, Queue::Requests);
+            let len = requests.put(&self.page, bytes).expect("the daemon's indexes");
             if len == 0 {
                 assert!(start.elapsed() < PATIENCE, "the daemon takes no request");
                 if !self.pull() {
@@ -97,8 +107,6 @@ impl Link for Ring {
                 }
                 continue;
             }
-            self.page.write_all_at(&ring, REQUESTS as u64).unwrap();
-            self.set_index(REQUEST_PRODUCER, indexes.producer());
             self.notify();
             bytes = &bytes[len..];
         }
