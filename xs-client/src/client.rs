@@ -39,10 +39,10 @@ pub struct Client {
 /// The treatment of events of a watch that is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StaleEvents {
-    /// They are given to the caller, as they come.
+    /// Stale events are given to the caller like others.
     #[default]
     Kept,
-    /// They are dropped: events whose token and path fit no watch of this client.
+    /// Events whose token and path fit no watch of this client are dropped.
     Dropped,
 }
 

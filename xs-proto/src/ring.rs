@@ -93,7 +93,7 @@ pub fn features(page: &impl SharedPage) -> Features {
 /// Only with [`Features::RECONNECTION`]: older stores leave the field as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// 0: both queues may be used.
+    /// 0: the queues may be used.
     Connected,
     /// 1: the domain, or Xen before the domain started, has asked for a reset. All other fields
     /// mean nothing until the store writes 0.
@@ -152,7 +152,7 @@ impl Error {
     }
 }
 
-/// One of the page's two queues.
+/// A queue of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
     /// From the domain to the store.
