@@ -242,18 +242,17 @@ fn a_guest_sends_as_its_own_addresses_only_if_that_is_asked_for() {
     let device = device.with("ip", "10.1.2.3 10.1.4.0/24 fd00::7");
     world.attach(&device);
     world.wait_connected(&device);
-    let rules = network::nft("list table bridge devd");
+    let rules = network::nft("list table netdev devd-vif3.0");
     for line in [
-        "type filter hook prerouting priority filter; policy accept;",
-        "iifname vmap @vifs",
-        "elements = { \"vif3.0\" : goto vif3.0 }",
-        "chain vif3.0",
-        "ip saddr 10.1.2.3 accept",
-        "arp saddr ip 10.1.4.0/24 accept",
+        "type filter hook ingress device \"vif3.0\" priority filter; policy drop;",
+        "ether saddr != 00:16:3e:00:00:01 drop",
+        "ip saddr 10.1.2.3 goto guest-ip4",
+        "ip6 saddr fd00::7 goto guest-ip6",
         "udp sport 68 udp dport 67 accept",
     ] {
         assert!(rules.contains(line), "{line}: {rules}");
     }
+    assert_eq!(world.node(&device, "antispoof").as_deref(), Some("on"));
     for address in ["10.1.2.3", "10.1.4.9", "fd00::7"] {
         assert!(guest.reaches_as(address), "{address}: {rules}");
     }
@@ -266,8 +265,7 @@ fn a_guest_sends_as_its_own_addresses_only_if_that_is_asked_for() {
     let _devd = world.devd(&["--hooks", "builtin", "--antispoof"]);
     world.detach(&device);
     world.wait_gone(&device);
-    let rules = network::nft("list table bridge devd");
-    assert!(!rules.contains("vif3.0"), "{rules}");
+    assert_eq!(network::nft("list ruleset"), "");
 }
 
 #[test]
@@ -285,20 +283,20 @@ fn many_ports_have_their_rules_side_by_side() {
         world.attach(device);
         world.wait_connected(device);
     }
-    let rules = network::nft("list table bridge devd");
-    assert!(rules.contains("chain vif3.0") && rules.contains("chain vif4.0"), "{rules}");
-    assert_eq!(rules.matches("vmap @vifs").count(), 1, "{rules}");
-    assert!(!rules.contains("vif4.1"), "no ip, no limit: {rules}");
+    let rules = network::nft("list ruleset");
+    let has = |rules: &str, vif: &str| rules.contains(&format!("table netdev devd-{vif} "));
+    assert!(has(&rules, "vif3.0") && has(&rules, "vif4.0"), "{rules}");
+    assert!(!has(&rules, "vif4.1"), "no ip, no limit: {rules}");
     world.detach(&first);
     world.wait_gone(&first);
-    let rules = network::nft("list table bridge devd");
-    assert!(!rules.contains("vif3.0") && rules.contains("chain vif4.0"), "{rules}");
+    let rules = network::nft("list ruleset");
+    assert!(!has(&rules, "vif3.0") && has(&rules, "vif4.0"), "{rules}");
     // What cannot be set up leaves no rules.
     ip("link add vif5.0 type bridge");
     let broken = Device::vif(5, 0).with("ip", "10.1.2.5");
     world.attach(&broken);
     world.wait_refused(&broken);
-    assert!(!network::nft("list table bridge devd").contains("vif5.0"));
+    assert!(!has(&network::nft("list ruleset"), "vif5.0"));
 }
 
 /// A network namespace that has the guest's end of a pair.
@@ -311,6 +309,7 @@ impl<'a> Namespace<'a> {
     fn new(name: &'a str, interface: &'a str) -> Self {
         ip(&format!("netns add {name}"));
         ip(&format!("link set {interface} netns {name}"));
+        ip(&format!("-n {name} link set {interface} address 00:16:3e:00:00:01"));
         ip(&format!("-n {name} link set {interface} up"));
         Self { name, interface }
     }

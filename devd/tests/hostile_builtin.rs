@@ -45,7 +45,7 @@ fn others() -> String {
 /// The rules of the guest that is served.
 fn has_rules() -> bool {
     let rules = network::nft("list ruleset");
-    rules.contains("\"web\" : goto web") && rules.contains("ip saddr 10.1.2.4 accept")
+    rules.contains("table netdev devd-vif4.0") && rules.contains("ip saddr 10.1.2.4 goto guest-ip4")
 }
 
 /// Waits for what its hook says; the reason if it fails.

@@ -7,6 +7,7 @@
 //! → [`request`] (the store is read) → [`Job::run`] (the thread) → [`Builtins::finish`] (the
 //! store is written).
 
+mod antispoof;
 mod block;
 mod claims;
 mod device_number;

@@ -106,6 +106,11 @@ impl Message {
         self
     }
 
+    /// The attributes alone, of a message that was begun without a request.
+    pub(crate) fn into_attributes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
     }
@@ -287,8 +292,28 @@ fn acknowledged(body: &[u8]) -> io::Result<()> {
     }
 }
 
+/// An attribute: its kind, and its value.
+pub(crate) type Attribute<'a> = (u16, &'a [u8]);
+
 /// The attributes in what is behind a family's header. One that is malformed is the last.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<(u16, &[u8])>> {
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = io::Result<Attribute<'_>>> {
+    raw_attributes(bytes).map(|attribute| {
+        let (kind, value) = attribute?;
+        Ok((kind & NLA_TYPE_MASK, value))
+    })
+}
+
+/// The same, of a message that this program has made; true: the attribute holds others.
+pub(crate) fn own_attributes(
+    bytes: &[u8],
+) -> impl Iterator<Item = io::Result<(Attribute<'_>, bool)>> {
+    raw_attributes(bytes).map(|attribute| {
+        let (kind, value) = attribute?;
+        Ok(((kind & NLA_TYPE_MASK, value), kind & NLA_F_NESTED != 0))
+    })
+}
+
+fn raw_attributes(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<Attribute<'_>>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
@@ -301,12 +326,12 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<(u
     })
 }
 
-/// Takes off the first attribute: its kind and its value.
-fn attribute<'a>(bytes: &mut &'a [u8]) -> io::Result<(u16, &'a [u8])> {
+/// Takes off the first attribute: its kind with its flags, and its value.
+fn attribute<'a>(bytes: &mut &'a [u8]) -> io::Result<Attribute<'a>> {
     let len = u16_at(bytes, 0).map(usize::from);
     let attribute = take_off(bytes, len)?;
     let kind = u16_at(attribute, 2).ok_or(MALFORMED)?;
-    Ok((kind & NLA_TYPE_MASK, attribute.get(4..).ok_or(MALFORMED)?))
+    Ok((kind, attribute.get(4..).ok_or(MALFORMED)?))
 }
 
 /// Takes off so many bytes, and those that fill them up to a multiple of four.

@@ -8,9 +8,12 @@ use devd_core::{DeviceKey, Hook, Kind};
 use xs_client::{Batch, Client, Error};
 use xs_proto::ErrorCode;
 
+use super::antispoof::Antispoof;
 use super::claims::{Claims, Mode, Place};
 use super::device_number::DeviceNumber;
 use super::failure::Failure;
+use super::firewall::Protection;
+use super::route::Network;
 use super::vif::Interface;
 use super::{Builtin, Job, Made, block, vif_bridge, vif_route};
 use crate::shown;
@@ -25,24 +28,26 @@ pub(super) fn attach(
     hook: &Hook<'_>,
     client: &mut Client,
     claims: &Claims,
-    antispoof: bool,
+    asked: bool,
 ) -> Result<Result<Job, Failure>, Error> {
     Ok(match builtin {
         Builtin::VifBridge => {
             let [vifname, bridge, mtu] = read(client, hook.key, ["vifname", "bridge", "mtu"])?;
             let mtu = mtu_of(hook.key, &mtu);
-            let ip = if antispoof { Some(read(client, hook.key, ["ip"])?) } else { None };
+            let limits = Limits::read(client, hook.key, asked)?;
             Interface::new(hook.key, hook.tap, &vifname).and_then(|interface| {
-                let allowed = ip.map(|[ip]| vif_route::networks(&ip)).transpose()?;
-                Ok(Job::Bridge(vif_bridge::Attach { interface, bridge, mtu, allowed }))
+                let antispoof = limits.of(&interface)?;
+                Ok(Job::Bridge(vif_bridge::Attach { interface, bridge, mtu, antispoof }))
             })
         }
         Builtin::VifRoute => {
             let [vifname, ip] = read(client, hook.key, ["vifname", "ip"])?;
             let gateway = hook.gatewaydev.to_owned();
+            let limits = Limits::read(client, hook.key, asked)?;
             Interface::new(hook.key, hook.tap, &vifname).and_then(|interface| {
-                let guest = vif_route::networks(&ip)?;
-                Ok(Job::Route(vif_route::Attach { interface, gateway, guest }))
+                let guest = vif_route::networks(hook.key, &ip)?;
+                let antispoof = limits.with(&interface, guest.clone())?;
+                Ok(Job::Route(vif_route::Attach { interface, gateway, guest, antispoof }))
             })
         }
         Builtin::Block => {
@@ -60,6 +65,55 @@ pub(super) fn attach(
             }))
         }
     })
+}
+
+/// What `--antispoof` means for an interface that is served.
+///
+/// # Errors
+///
+/// As [`attach`].
+#[expect(dead_code, reason = "who looks after served interfaces calls it")]
+pub(super) fn antispoof(
+    client: &mut Client,
+    key: DeviceKey,
+    tap: bool,
+) -> Result<Result<Antispoof, Failure>, Error> {
+    let [vifname] = read(client, key, ["vifname"])?;
+    let limits = Limits::read(client, key, true)?;
+    Ok(Interface::new(key, tap, &vifname).and_then(|interface| limits.of(&interface)))
+}
+
+/// The nodes that say what a guest may send.
+struct Limits {
+    asked: bool,
+    ip: Vec<u8>,
+    mac: Vec<u8>,
+}
+
+impl Limits {
+    /// `asked`: the daemon was started with `--antispoof`.
+    fn read(client: &mut Client, key: DeviceKey, asked: bool) -> Result<Self, Error> {
+        let [ip, mac] =
+            if asked { read(client, key, ["ip", "mac"])? } else { [Vec::new(), Vec::new()] };
+        Ok(Self { asked, ip, mac })
+    }
+
+    fn of(&self, interface: &Interface) -> Result<Antispoof, Failure> {
+        let allowed =
+            if self.asked { vif_route::networks(interface.key, &self.ip)? } else { Vec::new() };
+        self.with(interface, allowed)
+    }
+
+    /// As [`of`](Self::of), if `ip` has been read already.
+    fn with(&self, interface: &Interface, allowed: Vec<Network>) -> Result<Antispoof, Failure> {
+        if !self.asked {
+            return Ok(Antispoof::NotAsked);
+        }
+        if allowed.is_empty() {
+            return Ok(Antispoof::Unlimited(interface.clone()));
+        }
+        Protection::new(interface.clone(), &self.mac, allowed).map(Antispoof::Limited)
+    }
 }
 
 /// The work of the removal hook, of a device whose add hook another daemon has run: its

@@ -53,6 +53,24 @@ impl Network {
         (prefix <= longest).then_some(Self { address, prefix })
     }
 
+    /// The bits behind the prefix are not all zero: `10.0.0.5/24`.
+    pub(crate) fn has_host_bits(&self) -> bool {
+        let host_bits = |address: u128, width: u32| {
+            let bits = width - u32::from(self.prefix);
+            bits > 0 && address << (128 - bits) != 0
+        };
+        match self.address {
+            IpAddr::V4(address) => host_bits(u32::from(address).into(), 32),
+            IpAddr::V6(address) => host_bits(address.into(), 128),
+        }
+    }
+
+    /// The address alone.
+    pub(crate) const fn single(address: IpAddr) -> Self {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        Self { address, prefix }
+    }
+
     pub(crate) fn octets(&self) -> Vec<u8> {
         match self.address {
             IpAddr::V4(address) => address.octets().to_vec(),

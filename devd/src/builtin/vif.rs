@@ -17,7 +17,7 @@ pub(crate) struct Interface {
     /// It is the emulated one.
     pub(crate) tap: bool,
     /// The name that it had from whoever made it.
-    given: String,
+    pub(crate) given: String,
     /// The name that it is to have.
     pub(crate) name: String,
 }

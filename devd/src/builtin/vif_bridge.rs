@@ -1,8 +1,8 @@
 //! `vif-bridge`: a guest's interface becomes a port of a bridge.
 
+use super::antispoof::Antispoof;
 use super::failure::{Failure, Step};
 use super::link::{Link, Links};
-use super::route::Network;
 use super::vif::{self, Found, Interface};
 use super::{Made, Success, firewall};
 use crate::shown;
@@ -19,8 +19,7 @@ pub(crate) struct Attach {
     pub(crate) bridge: Vec<u8>,
     /// The value of `mtu`, if that is a number.
     pub(crate) mtu: Option<u32>,
-    /// The addresses that the guest may send as, if that is asked for; none of them: all.
-    pub(crate) allowed: Option<Vec<Network>>,
+    pub(crate) antispoof: Antispoof,
 }
 
 impl Attach {
@@ -34,8 +33,9 @@ impl Attach {
         match self.set_up(&mut links, &bridge, &before) {
             Ok(success) => Ok(success),
             Err(failure) => {
-                if self.allowed.is_some() {
-                    let _ = firewall::unprotect(&interface.name);
+                // A guest that could send before could then send as anybody.
+                if !before.up {
+                    self.antispoof.undo();
                 }
                 interface.restore(&mut links, &before);
                 Err(failure)
@@ -62,12 +62,8 @@ impl Attach {
         } else {
             success.mtu = Some(mtu);
         }
-        let limited = match self.allowed.as_deref() {
-            None => false,
-            // Whoever had the name before may have left rules.
-            Some([]) => firewall::unprotect(name).map(|()| false)?,
-            Some(allowed) => firewall::protect(name, allowed).map(|()| true)?,
-        };
+        self.antispoof.apply()?;
+        self.antispoof.tell(self.interface.tap, &mut success);
         if before.master != bridge.index {
             links
                 .set_master(index, bridge.index)
@@ -75,6 +71,7 @@ impl Attach {
         }
         links.set_up(index, true).step(|| format!("take {name} up"))?;
         success.done = format!("{name} is in bridge {}", bridge.name);
+        let limited = self.antispoof.is_limited();
         success.made = Some(Made::Port { interface: self.interface.clone(), limited });
         Ok(success)
     }
@@ -113,17 +110,15 @@ fn find_bridge(links: &mut Links, wanted: &[u8]) -> Result<Link, Failure> {
 pub(crate) fn detach(interface: &Interface, limited: bool) -> Result<Success, Failure> {
     let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
     let found = interface.find(&mut links)?;
-    let freed = match found {
-        // They are the other's.
-        Found::Anothers => Ok(()),
-        _ if limited => firewall::unprotect(&interface.name),
-        _ => Ok(()),
-    };
     // If it is not there, netback has taken it away: the usual case.
     if let Found::Ours(link) = found {
         release(&mut links, &link)?;
     }
-    freed.map(|()| Success::default())
+    // The guest can send no more: the rules go last.
+    if limited {
+        firewall::unprotect(interface)?;
+    }
+    Ok(Success::default())
 }
 
 fn release(links: &mut Links, link: &Link) -> Result<(), Failure> {

@@ -1,11 +1,14 @@
 //! `vif-route`: a guest's interface has the address of another interface of this domain, and
 //! routes lead to the guest's addresses.
 
+use devd_core::DeviceKey;
+
+use super::antispoof::Antispoof;
 use super::failure::{Failure, Step};
 use super::link::Links;
 use super::route::{Network, Route};
 use super::vif::{self, Found, Interface};
-use super::{Made, Success};
+use super::{Made, Success, firewall};
 use crate::shown;
 
 /// The interface whose address the guest is given for its gateway, if the device names none.
@@ -19,6 +22,7 @@ pub(crate) struct Attach {
     pub(crate) gateway: Vec<u8>,
     /// The value of `ip`: the guest's addresses.
     pub(crate) guest: Vec<Network>,
+    pub(crate) antispoof: Antispoof,
 }
 
 /// What is in place.
@@ -27,6 +31,8 @@ pub(crate) struct Routed {
     interface: Interface,
     source: std::net::Ipv4Addr,
     routes: Vec<Route>,
+    /// There are rules about what it may send.
+    limited: bool,
 }
 
 impl Attach {
@@ -40,13 +46,22 @@ impl Attach {
         // come to its own.
         let metric = if self.interface.tap { 1 } else { 2 };
         let routes = self.guest.iter().map(|to| Route { to: *to, source, metric }).collect();
-        let routed = Routed { interface: self.interface, source, routes };
-        match routed.set_up(&mut links, before.index) {
+        let limited = self.antispoof.is_limited();
+        let routed = Routed { interface: self.interface, source, routes, limited };
+        let set_up = self.antispoof.apply().and_then(|()| routed.set_up(&mut links, before.index));
+        match set_up {
             Ok(()) => {
                 let done = format!("{} has {source}", routed.interface.name);
-                Ok(Success { done, made: Some(Made::Routed(routed)), ..Success::default() })
+                let mut success = Success { done, ..Success::default() };
+                self.antispoof.tell(routed.interface.tap, &mut success);
+                success.made = Some(Made::Routed(routed));
+                Ok(success)
             }
             Err(failure) => {
+                // A guest that could send before could then send as anybody.
+                if !before.up {
+                    self.antispoof.undo();
+                }
                 routed.take_down(&mut links, before.index);
                 routed.interface.restore(&mut links, &before);
                 Err(failure)
@@ -85,6 +100,10 @@ impl Routed {
             links.set_up(link.index, false).step(|| format!("take {name} down"))?;
         }
         // Else netback has taken the interface away, and its routes with it: the usual case.
+        // The guest can send no more: the rules go last.
+        if self.limited {
+            firewall::unprotect(&self.interface)?;
+        }
         Ok(Success::default())
     }
 }
@@ -111,22 +130,42 @@ fn gateway(links: &mut Links, name: &[u8]) -> Result<std::net::Ipv4Addr, Failure
     })
 }
 
-/// The guest's addresses, blanks between them.
+/// The guest's addresses and networks, blanks between them, each of them once. An address with
+/// the length of its network's prefix, as in 10.0.0.5/24, is the address alone.
 ///
 /// # Errors
 ///
-/// One of them is none.
-pub(crate) fn networks(ip: &[u8]) -> Result<Vec<Network>, Failure> {
-    let words = ip.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    words
-        .map(|word| {
-            let refused = || {
-                let shown = shown::value(word);
-                Failure::new(format!(
-                    "ip has \"{shown}\", which is neither an address nor a network"
-                ))
-            };
-            std::str::from_utf8(word).ok().and_then(Network::parse).ok_or_else(refused)
-        })
-        .collect()
+/// One of them is neither, or no guest's.
+pub(crate) fn networks(key: DeviceKey, ip: &[u8]) -> Result<Vec<Network>, Failure> {
+    let mut networks = Vec::new();
+    for word in ip.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()) {
+        let shown = || shown::value(word);
+        let network = std::str::from_utf8(word).ok().and_then(Network::parse).ok_or_else(|| {
+            Failure::new(format!(
+                "ip has \"{}\", which is neither an address nor a network",
+                shown()
+            ))
+        })?;
+        let network = if network.has_host_bits() {
+            let address = network.address;
+            log::warn!(
+                "{key}: ip has {network}, which is an address and not a network: {address} alone \
+                 is taken; a network is named by its first address"
+            );
+            Network::single(address)
+        } else {
+            network
+        };
+        let one = network == Network::single(network.address);
+        if one && (network.address.is_unspecified() || network.address.is_multicast()) {
+            return Err(Failure::new(format!(
+                "ip has \"{}\", which cannot be the address of a guest",
+                shown()
+            )));
+        }
+        if !networks.contains(&network) {
+            networks.push(network);
+        }
+    }
+    Ok(networks)
 }
