@@ -1,6 +1,6 @@
 //! What the dispatcher wants done.
 
-use crate::{DeviceKey, Domid, Reason, Want};
+use crate::{DeviceKey, Domid, Reason, Time, Want};
 
 /// Something for the daemon to do. None of them waits for another: carry them out in their
 /// order. If the store refuses what [`Reset`](Self::Reset), [`MarkConnected`](Self::MarkConnected)
@@ -55,6 +55,15 @@ pub enum Action {
     Report(DeviceKey, Notice),
 }
 
+/// When a device that is not served is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How many tries have failed, of the device's hook or of its guest's QEMU.
+    pub failures: u8,
+    /// When the next begins; `None`: not before something changes in the store.
+    pub next: Option<Time>,
+}
+
 /// What is worth telling about a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
@@ -69,6 +78,8 @@ pub enum Notice {
     Slow,
     /// The guest, or the toolstack, let go of it.
     Closed,
+    /// Another device has its numbers, and waits until the removal hook of this one has ended.
+    SuccessorWaits,
     /// Another device has taken its place under the same numbers.
     Replaced,
     /// Its removal hook failed; it is removed all the same.

@@ -82,6 +82,16 @@ impl Touched {
     }
 }
 
+/// What is known, while a removal hook runs, of another device with the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Successor {
+    Unseen,
+    /// The directory went, or was made anew: the next event of `state` is the successor's.
+    DirectoryChanged,
+    /// It was reported.
+    Told,
+}
+
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) key: DeviceKey,
@@ -109,6 +119,8 @@ pub(crate) struct Device {
     pub(crate) vanished: bool,
     /// It was reported for not reaching InitWait.
     pub(crate) slow: bool,
+    /// Does another device of this name wait for the removal hook?
+    pub(crate) successor: Successor,
     /// What its hook had said when that was last looked up.
     pub(crate) hotplug: HotplugStatus,
     /// It says there what has become of the add hook, for all that is known.
@@ -165,6 +177,7 @@ impl Device {
             unsure: false,
             vanished: false,
             slow: false,
+            successor: Successor::Unseen,
             hotplug: HotplugStatus::Silent,
             marked: false,
             owed: None,
@@ -195,6 +208,13 @@ impl Device {
     pub(crate) const fn is_being_detached(&self) -> bool {
         matches!(self.phase, Phase::Detaching(Run::Queued | Run::Running | Run::Stopping))
             && self.hook.is_some()
+    }
+
+    /// The directory went, or was made anew, while the removal hook runs.
+    pub(crate) fn directory_changed(&mut self) {
+        if self.successor == Successor::Unseen {
+            self.successor = Successor::DirectoryChanged;
+        }
     }
 
     /// Is this another device than the one that has failed or was served? A mark in the store
@@ -375,6 +395,7 @@ impl Device {
         self.unsure = false;
         self.vanished = false;
         self.slow = false;
+        self.successor = Successor::Unseen;
         self.hotplug = HotplugStatus::Silent;
         self.marked = false;
         self.owed = None;

@@ -3,13 +3,14 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use crate::device::{Look, Touched, is_hollow};
+use crate::device::{Look, Successor, Touched, is_hollow};
 use crate::facts::RecentFacts;
 use crate::sight::{needed, sight};
 use crate::timer::{Owner, Timers};
 use crate::{
     Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, HookFailure, HotplugStatus, Kind, Leaf,
-    Notice, Observation, Phase, Registry, Remedy, Run, Server, ServiceState, Time, Verb, Want,
+    Notice, Observation, Phase, Reason, Registry, Remedy, Retry, Run, Server, ServiceState, Time,
+    Verb, Want,
 };
 
 /// What can be chosen about the dispatcher.
@@ -112,6 +113,9 @@ impl Dispatcher {
             BackendPath::Device(key, Leaf::State) => {
                 let index = self.registry.insert(key);
                 self.look(index);
+                if self.registry.device(index).successor == Successor::DirectoryChanged {
+                    self.tell_of_successor(index);
+                }
             }
             BackendPath::Device(_, Leaf::Other) => {}
             BackendPath::Device(key, leaf) => {
@@ -119,6 +123,9 @@ impl Dispatcher {
                 let device = self.registry.device_mut(index);
                 if leaf != Leaf::Online {
                     device.forget_preparation();
+                }
+                if leaf == Leaf::Directory && device.is_being_detached() {
+                    device.directory_changed();
                 }
                 let matters = match leaf {
                     // It goes, and this is how; what comes in its place has a `state`.
@@ -352,6 +359,18 @@ impl Dispatcher {
         })
     }
 
+    /// When a device that is not served is tried again. `None` if it is not known, or served.
+    #[must_use]
+    pub fn retry(&self, key: DeviceKey) -> Option<Retry> {
+        let device = self.registry.device(self.registry.find(key)?);
+        let (failures, timer) = match device.phase {
+            Phase::Failed(Reason::Service(_)) => self.registry.guest(device.guest).retry(),
+            Phase::Failed(_) => (device.failures, device.timer),
+            _ => return None,
+        };
+        Some(Retry { failures, next: self.timers.at(timer) })
+    }
+
     /// Where a device is in its life; `None` if it is not known.
     #[must_use]
     pub fn phase(&self, key: DeviceKey) -> Option<Phase> {
@@ -465,6 +484,16 @@ impl Dispatcher {
             }
             Look::Begun => device.look = Look::Stale,
             Look::Asked | Look::Stale | Look::Void | Look::Deferred => {}
+        }
+    }
+
+    /// The numbers of a device are another's by now: says once that the other one waits for the
+    /// removal hook.
+    pub(crate) fn tell_of_successor(&mut self, index: u32) {
+        let device = self.registry.device_mut(index);
+        if device.is_being_detached() && device.successor != Successor::Told {
+            device.successor = Successor::Told;
+            self.report(index, Notice::SuccessorWaits);
         }
     }
 

@@ -37,7 +37,7 @@ mod sight;
 mod time;
 mod timer;
 
-pub use action::{Action, Notice};
+pub use action::{Action, Notice, Retry};
 pub use device::{Phase, Run};
 pub use dispatcher::{Dispatcher, Removal, Settings};
 pub use hook::{Hook, HookEnd, Verb};

@@ -273,6 +273,7 @@ impl Dispatcher {
             device.look = Look::Deferred;
         }
         self.leave(index, true, now);
+        self.tell_of_successor(index);
     }
 
     /// A device is there with the numbers of the one that was, of which nothing is left.

@@ -23,6 +23,13 @@ pub(crate) struct Guest {
     timer: Link,
 }
 
+impl Guest {
+    /// How many starts of its QEMU have failed, and where the deadline is of the next.
+    pub(crate) const fn retry(&self) -> (u8, Link) {
+        (self.failures, self.timer)
+    }
+}
+
 /// All devices and guests: found by their names in constant time, stored densely, reached by
 /// small indexes from there on.
 #[derive(Debug, Default)]

@@ -33,6 +33,11 @@ impl Timers {
         self.heap.first().map(|(at, _)| *at)
     }
 
+    /// The deadline in this place, if there is one.
+    pub(crate) fn at(&self, slot: Link) -> Option<Time> {
+        self.heap.get(slot.get()? as usize).map(|(at, _)| *at)
+    }
+
     /// Sets or moves the owner's deadline.
     pub(crate) fn set(&mut self, owner: Owner, at: Time, place: &mut impl Place) {
         self.clear(owner, place);

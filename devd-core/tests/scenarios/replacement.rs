@@ -174,3 +174,38 @@ fn a_devices_removal_and_anothers_coming_at_once_do_not_disturb_each_other() {
     assert!(comes.iter().all(|key| world.is_served(*key)));
     assert_eq!(world.hooks_of(stays), ["add"]);
 }
+
+#[test]
+fn new_device_that_waits_for_a_removal_hook_is_told_of_once() {
+    for kind in [Kind::Vif, Kind::Vbd] {
+        let mut world = World::calm();
+        let key = world.create(&Spec::new(kind, 1, 0, "works"));
+        world.settle_well();
+        world.detach(key, true);
+        world.run_until(|world| world.hooks.of(key).is_some());
+        let told = |world: &World| {
+            let notices = world.notices_of(key).into_iter();
+            notices.filter(|notice| *notice == Notice::SuccessorWaits).count()
+        };
+        assert_eq!(told(&world), 0, "the device itself closes");
+        world.create(&Spec::new(kind, 1, 0, "works"));
+        world.settle_well();
+        assert_eq!(told(&world), 1, "{kind:?}");
+        assert!(world.is_served(key));
+        world.detach(key, true);
+        world.settle_well();
+        assert_eq!(told(&world), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn failed_device_says_how_often_it_was_tried_and_when_it_is_again() {
+    let mut world = World::calm();
+    let key = world.create(&Spec::new(Kind::Vbd, 1, 0, "fails"));
+    let retry = |world: &World| world.daemon.dispatcher.as_ref()?.retry(key);
+    for failures in 1..4 {
+        world.run_until(|world| retry(world).is_some_and(|retry| retry.failures == failures));
+        assert!(retry(&world).unwrap().next.is_some());
+        world.run_until(|world| retry(world).is_none());
+    }
+}

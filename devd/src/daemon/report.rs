@@ -29,6 +29,10 @@ impl Daemon<'_> {
                 self.options.init_timeout.as_secs()
             ),
             Notice::Closed => log::info!("{key}: closed"),
+            Notice::SuccessorWaits => log::info!(
+                "{key}: a new device has its numbers, and is served when the removal hook of \
+                 this one has ended"
+            ),
             Notice::Replaced => log::info!("{key}: another device has taken its place"),
             Notice::RemovalHook(failure) => {
                 let said = self.hooks.builtins().take_words(key);
