@@ -141,6 +141,7 @@ const LOOP_SET_FD: libc::Ioctl = 0x4c00;
 const LOOP_CLR_FD: libc::Ioctl = 0x4c01;
 const LOOP_SET_STATUS64: libc::Ioctl = 0x4c04;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4c05;
+const LOOP_SET_DIRECT_IO: libc::Ioctl = 0x4c08;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
 
@@ -152,15 +153,23 @@ pub(crate) fn free_loop(control: &File) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| io::Error::last_os_error())
 }
 
-/// Puts a file behind a loop device, all in one step (Linux 5.8 or later).
-pub(crate) fn configure_loop(device: &File, file: &File, info: &LoopInfo) -> io::Result<()> {
+/// Puts a file behind a loop device with sectors of `block_size` bytes, all in one step
+/// (Linux 5.8 or later). The kernel leaves out direct I/O where the file has none for such
+/// sectors.
+pub(crate) fn configure_loop(
+    device: &File,
+    file: &File,
+    block_size: u32,
+    info: &LoopInfo,
+) -> io::Result<()> {
     let fd = file.as_raw_fd().cast_unsigned();
-    let config = LoopConfig { fd, block_size: 0, info: *info, reserved: [0; 8] };
+    let config = LoopConfig { fd, block_size, info: *info, reserved: [0; 8] };
     // SAFETY: the kernel reads as much as this struct is long, which outlives the call.
     done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) })
 }
 
-/// Puts a file behind a loop device; the rest is for [`set_loop_info`].
+/// Puts a file behind a loop device, with sectors of 512 bytes; the rest is for
+/// [`set_loop_info`].
 pub(crate) fn set_loop_file(device: &File, file: &File) -> io::Result<()> {
     // SAFETY: the argument is a number.
     done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()) })
@@ -169,6 +178,13 @@ pub(crate) fn set_loop_file(device: &File, file: &File) -> io::Result<()> {
 pub(crate) fn set_loop_info(device: &File, info: &LoopInfo) -> io::Result<()> {
     // SAFETY: the kernel reads as much as this struct is long, which outlives the call.
     done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_STATUS64, &raw const *info) })
+}
+
+/// Lets a loop device use direct I/O. `EINVAL`: the file has none for sectors of this size.
+pub(crate) fn set_loop_direct_io(device: &File) -> io::Result<()> {
+    let on: libc::c_ulong = 1;
+    // SAFETY: the argument is a number.
+    done(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_DIRECT_IO, on) })
 }
 
 /// What is behind a loop device. `ENXIO`: nothing.

@@ -1,9 +1,10 @@
 //! Who uses which disk: no two guests one that either of them writes.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use devd_core::DeviceKey;
@@ -54,6 +55,11 @@ impl Mode {
             (Self::Shared, _) | (Self::Read, Self::Read | Self::Shared) => false,
             (Self::Write, _) | (Self::Read, Self::Write) => true,
         }
+    }
+
+    /// Is it one that toolstacks write? All others are read as upstream reads them.
+    pub(crate) fn is_usual(value: &[u8]) -> bool {
+        matches!(value, b"r" | b"ro" | b"w" | b"rw" | b"w!" | b"rw!")
     }
 
     /// How, in words.
@@ -122,6 +128,8 @@ struct Table {
     users: HashMap<Identity, Vec<User>>,
     /// What a device has a claim to.
     disks: HashMap<DeviceKey, Vec<Identity>>,
+    /// The block devices that the daemon has for itself, for guests that alone write them.
+    held: HashMap<DeviceNumber, Weak<File>>,
     /// Disks in use of which it is not known yet what they are.
     places: Vec<(DeviceKey, Mode, Place)>,
     /// Threads that look for that.
@@ -202,6 +210,24 @@ impl Claims {
         table.disks.contains_key(&key) || table.places.iter().any(|(other, ..)| *other == key)
     }
 
+    /// Has the block device for itself as long as one of its disks has the hold.
+    pub(crate) fn hold(&self, number: DeviceNumber, device: Arc<File>) -> Arc<File> {
+        let mut table = self.table();
+        table.held.retain(|_, hold| hold.strong_count() > 0);
+        table.held.insert(number, Arc::downgrade(&device));
+        device
+    }
+
+    pub(crate) fn held(&self, number: DeviceNumber) -> Option<Arc<File>> {
+        self.table().held.get(&number)?.upgrade()
+    }
+
+    pub(crate) fn all_held(&self) -> Vec<DeviceNumber> {
+        let table = self.table();
+        let held = table.held.iter().filter(|(_, hold)| hold.strong_count() > 0);
+        held.map(|(number, _)| *number).collect()
+    }
+
     /// Finds out what the disks are of which that is not known.
     fn resolve(&self) {
         let mut table = self.table();
@@ -277,6 +303,7 @@ mod tests {
         ] {
             assert_eq!(Mode::parse(value), mode, "{}", value.escape_ascii());
         }
+        assert!(Mode::is_usual(b"w!") && !Mode::is_usual(b"write") && !Mode::is_usual(b""));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, makedev, minor};
 
@@ -31,9 +32,31 @@ impl DeviceNumber {
             return None;
         }
         // A partition's directory is in its disk's.
-        let text = fs::read_to_string(self.sysfs("../dev")).ok()?;
+        Self::in_sysfs(&self.sysfs("../dev"))
+    }
+
+    /// Itself, its partitions, and the disk that it is a partition of: an exclusive open of one
+    /// excludes that of this device.
+    pub(crate) fn with_relatives(self) -> Vec<Self> {
+        let mut numbers = vec![self];
+        numbers.extend(self.disk());
+        let Ok(entries) = fs::read_dir(self.sysfs("")) else { return numbers };
+        let partitions = entries.flatten().map(|entry| entry.path());
+        let partitions = partitions.filter(|path| path.join("partition").exists());
+        numbers.extend(partitions.filter_map(|path| Self::in_sysfs(&path.join("dev"))));
+        numbers
+    }
+
+    /// Reads a file of sysfs: `major:minor`, decimal.
+    fn in_sysfs(path: &Path) -> Option<Self> {
+        let text = fs::read_to_string(path).ok()?;
         let (major, minor) = text.trim_end().split_once(':')?;
         Some(Self(makedev(major.parse().ok()?, minor.parse().ok()?)))
+    }
+
+    /// Is the device of this number at that place?
+    pub(crate) fn is_at(self, path: &str) -> bool {
+        fs::metadata(path).is_ok_and(|file| file.rdev() == self.0)
     }
 
     /// The value of `physical-device`.

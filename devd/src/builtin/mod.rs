@@ -8,17 +8,20 @@
 //! store is written).
 
 mod antispoof;
+mod backing;
 mod block;
 mod claims;
 mod device_number;
 mod failure;
 mod file_id;
 mod firewall;
+mod image;
 #[cfg(test)]
 mod kernel_replies;
 mod link;
 mod local_use;
 mod loop_device;
+mod mounts;
 mod netlink;
 mod request;
 mod result;
@@ -28,6 +31,7 @@ mod vif;
 mod vif_bridge;
 mod vif_route;
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -133,6 +137,8 @@ impl Made {
 struct Success {
     /// In words, for the log.
     done: String,
+    /// What an operator is told though nothing went wrong.
+    notes: Vec<String>,
     /// What went wrong on the way and did not matter enough.
     remarks: Vec<Failure>,
     /// The nodes of the device that say so.
@@ -277,6 +283,9 @@ impl Builtins {
                 for remark in &success.remarks {
                     log::warn!("{key}: {name}: {}", remark.words());
                 }
+                for note in &success.notes {
+                    log::info!("{key}: {name}: {note}");
+                }
                 if let Some(made) = success.made.take() {
                     self.made.insert((key, tap), made);
                 }
@@ -358,16 +367,17 @@ impl Builtins {
             return Ok(());
         }
         let keys: Vec<_> = self.unread.iter().copied().collect();
-        let mut doubtful = Vec::new();
+        let mut looks = Vec::new();
         for (key, disk) in request::disks(client, &keys)? {
             self.noted.insert(key, self.claims.note(key, disk.mode, disk.place));
-            if let Some(found) = disk.found {
-                doubtful.extend(found.doubtful().map(|disk| (key, disk)));
-                self.made.entry((key, false)).or_insert(Made::FoundDisk(found));
+            let Some(found) = disk.found else { continue };
+            if let Entry::Vacant(entry) = self.made.entry((key, false)) {
+                looks.extend(found.look(&self.claims));
+                entry.insert(Made::FoundDisk(found));
             }
         }
-        if !doubtful.is_empty() {
-            block::tell_lost(doubtful);
+        if !looks.is_empty() {
+            block::look_at(looks);
         }
         self.unread.clear();
         Ok(())

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use devd_core::{DeviceKey, Hook, Kind};
 use xs_client::{Batch, Client, Error};
@@ -56,12 +57,20 @@ pub(super) fn attach(
             if mode.is_empty() {
                 return Ok(Err(Failure::new("the device has no mode node")));
             }
+            let usual = Mode::is_usual(&mode);
+            let (shown, mode) = (shown::value(&mode), Mode::parse(&mode));
+            if !usual {
+                let words = mode.words();
+                let key = hook.key;
+                log::warn!("{key}: mode is \"{shown}\", none of r, w and w!: taken as {words}");
+            }
             Ok(Job::Disk(block::Attach {
                 key: hook.key,
                 params: path(&params),
-                mode: Mode::parse(&mode),
+                mode,
                 attached: DeviceNumber::parse(&attached),
                 claims: claims.clone(),
+                image_dirs: Arc::default(),
             }))
         }
     })
@@ -138,9 +147,10 @@ pub(super) fn detach(
             }
         }
         Builtin::Block => {
-            let [number, node, params] =
-                read(client, hook.key, ["physical-device", "node", "params"])?;
-            Ok(Job::Detach(Made::FoundDisk(found(&number, node, &params))))
+            let [number, node, params, mode] =
+                read(client, hook.key, ["physical-device", "node", "params", "mode"])?;
+            let found = found(hook.key, &number, node, &params, Mode::parse(&mode));
+            Ok(Job::Detach(Made::FoundDisk(found)))
         }
     })
 }
@@ -176,7 +186,7 @@ pub(super) fn disks(
                 None => continue,
             },
             (_, Some(device)) => {
-                let found = Some(found(&number, node, &params));
+                let found = Some(found(*key, &number, node, &params, mode));
                 NotedDisk { mode, place: Place::Device(device), found }
             }
             (_, None) => continue,
@@ -186,8 +196,9 @@ pub(super) fn disks(
     Ok(disks)
 }
 
-fn found(number: &[u8], node: Vec<u8>, params: &[u8]) -> block::Found {
-    block::Found { number: DeviceNumber::parse(number), node, params: path(params), _claim: None }
+fn found(key: DeviceKey, number: &[u8], node: Vec<u8>, params: &[u8], mode: Mode) -> block::Found {
+    let (number, params) = (DeviceNumber::parse(number), path(params));
+    block::Found { key, number, node, params, mode, seen: Arc::default(), _claim: None }
 }
 
 fn path(value: &[u8]) -> PathBuf {

@@ -27,7 +27,7 @@ pub fn only_loop(path: &Path) -> Option<String> {
 }
 
 /// A loop device that another program has set up for a file; it is freed when this is dropped,
-/// unless it is another file's by then.
+/// unless it is another file's by then. The file may have another name by then, or none.
 pub struct Loop(pub String, pub PathBuf);
 
 impl Loop {
@@ -51,10 +51,43 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let own = format!("{} ", self.0);
-        if self.1.exists() && loops(&self.1).iter().any(|line| line.starts_with(&own)) {
-            let _ = Command::new("partx").args(["-d", &self.0]).output();
-            let _ = Command::new("losetup").args(["-d", &self.0]).output();
+        if behind(&self.0).is_some_and(|file| is_or_was(&file, &self.1)) {
+            free(&self.0);
+        }
+    }
+}
+
+/// The name of the file behind a loop device, as it is now.
+pub fn behind(name: &str) -> Option<String> {
+    let name = name.trim_start_matches("/dev/");
+    let file = fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()?;
+    Some(file.trim_end_matches('\n').to_owned())
+}
+
+/// Is it this file, be it deleted?
+fn is_or_was(file: &str, path: &Path) -> bool {
+    Path::new(file.trim_end_matches(" (deleted)")) == path
+}
+
+fn free(name: &str) {
+    let _ = Command::new("partx").args(["-d", name]).output();
+    let _ = Command::new("losetup").args(["-d", name]).output();
+}
+
+/// Unmounts what is mounted below a directory, and frees the loop devices of files there, also
+/// of deleted ones: no test leaves any, however it ends.
+pub fn clean(directory: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    // The last mounts lie on top.
+    let places: Vec<_> = places.filter(|place| Path::new(place).starts_with(directory)).collect();
+    for place in places.iter().rev() {
+        let _ = Command::new("umount").args(["-l", place]).output();
+    }
+    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        if behind(&name).is_some_and(|file| Path::new(&file).starts_with(directory)) {
+            free(&format!("/dev/{name}"));
         }
     }
 }

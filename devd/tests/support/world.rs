@@ -15,7 +15,9 @@ use tempfile::TempDir;
 use xs_client::Client;
 use xs_client::embedded::{Counts, Options, Quota, Server, Store};
 
-use super::{DOMID, Devd, Device, Kernel, process, stand_in, toolstack, wait_for, wait_until};
+use super::{
+    DOMID, Devd, Device, Kernel, disk, process, stand_in, toolstack, wait_for, wait_until,
+};
 
 /// Where the driver domain's nodes are.
 pub const GUEST_HOME: &str = "/local/domain/7";
@@ -405,5 +407,6 @@ impl Drop for World {
         while !self.processes().is_empty() {
             self.processes().into_iter().for_each(process::end);
         }
+        disk::clean(self.directory.path());
     }
 }
