@@ -11,6 +11,33 @@ pub enum Event<'a> {
     Resync,
 }
 
+impl Event<'_> {
+    /// A copy that does not borrow from the client.
+    #[must_use]
+    pub fn to_owned(&self) -> OwnedEvent {
+        match self {
+            Self::Watch(event) => {
+                OwnedEvent::Watch { path: event.path.to_vec(), token: event.token.to_vec() }
+            }
+            Self::Resync => OwnedEvent::Resync,
+        }
+    }
+}
+
+/// An [`Event`] to keep or to send to another thread.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum OwnedEvent {
+    /// As [`Event::Watch`].
+    Watch {
+        /// The node that changed, relative where the watch was.
+        path: Vec<u8>,
+        /// The token of the watch.
+        token: Vec<u8>,
+    },
+    /// As [`Event::Resync`].
+    Resync,
+}
+
 /// Events in order of arrival, in one flat buffer that is used again.
 ///
 /// Bounded: when it is full, all that it holds becomes one [`Event::Resync`]. Until that is

@@ -8,6 +8,9 @@
 //!   `/dev/xen/xenbus` is not the daemon's socket under another name.
 //! * `embedded`, with the feature of that name: a xenstored in memory.
 //!
+//! `examples/` has a listing of nodes (`xs-ls`), a loop that watches and reconnects (`xs-watch`), a
+//! whole backend (`xs-backend`), and [`Connection`] without any I/O of its own (`sans-io`).
+//!
 //! ```no_run
 //! use xs_client::{Address, Client, Event};
 //!
@@ -47,8 +50,12 @@ pub use batch::Batch;
 pub use client::{Client, StaleEvents};
 pub use connection::{Answer, Arrival, Connection, Oddities, QueueError};
 pub use error::{Disconnected, Error, OpenError, ProtocolError};
-pub use event_queue::Event;
+pub use event_queue::{Event, OwnedEvent};
 pub use operations::Reach;
 pub use quirks::Quirks;
 pub use transaction::{Outcome, Transaction};
 pub use transport::{Device, Socket, Transport, WaitFor};
+// A caller names these: with them it needs no other crate.
+pub use xs_proto::{
+    Access, DOMID_ANY, ErrorCode, Features, MessageType, Path, PathError, Permission, WatchEvent,
+};

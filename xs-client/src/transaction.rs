@@ -184,6 +184,32 @@ impl Client {
         Ok(said.expect("the body has run"))
     }
 
+    /// As [`transaction`](Self::transaction), for a body with errors of its own. An error of
+    /// `body` drops the transaction and is returned; it never makes `body` run again.
+    ///
+    /// # Errors
+    ///
+    /// As [`transaction`](Self::transaction), and the errors of `body`.
+    pub fn transaction_or<T, E: From<Error>>(
+        &mut self,
+        mut body: impl FnMut(&mut Transaction<'_>) -> Result<Outcome<T>, E>,
+    ) -> Result<T, E> {
+        let mut failed = None;
+        let result = self.transaction(|transaction| match body(transaction) {
+            Ok(Outcome::Commit(value)) => Ok(Outcome::Commit(Some(value))),
+            Ok(Outcome::Abort(value)) => Ok(Outcome::Abort(Some(value))),
+            Err(error) => {
+                failed = Some(error);
+                Ok(Outcome::Abort(None))
+            }
+        });
+        match (failed, result) {
+            (Some(error), _) => Err(error),
+            (None, Ok(value)) => Ok(value.expect("a body that has not failed has a value")),
+            (None, Err(error)) => Err(error.into()),
+        }
+    }
+
     /// The same, whatever the body's value is: there is one of it in the program.
     fn transact(&mut self, body: &mut Body<'_>) -> Result<(), Error> {
         let mut tries = 1;

@@ -90,6 +90,35 @@ fn a_failed_transaction_is_dropped_and_its_error_told() {
 }
 
 #[test]
+fn body_fails_with_an_error_of_its_own() {
+    #[derive(Debug)]
+    enum Failure {
+        NoVif,
+        Store(Error),
+    }
+
+    impl From<Error> for Failure {
+        fn from(error: Error) -> Self {
+            Self::Store(error)
+        }
+    }
+
+    let (mut client, kernel) = client();
+    let result = client.transaction_or(|tx| match tx.exists("backend/vif")? {
+        true => Ok(Outcome::Commit(())),
+        false => Err(Failure::NoVif),
+    });
+    assert!(matches!(result, Err(Failure::NoVif)), "{result:?}");
+    let result = client.transaction_or(|tx| {
+        tx.read("missing")?;
+        Ok::<_, Failure>(Outcome::Commit(()))
+    });
+    assert!(matches!(&result, Err(Failure::Store(error)) if error.is_missing()), "{result:?}");
+    let store = &kernel.lock().unwrap().store;
+    assert_eq!((store.commits, store.aborts), (0, 2));
+}
+
+#[test]
 fn operations_of_a_transaction_carry_its_id() {
     let (mut client, kernel) = client();
     let mut batch = Batch::new();

@@ -1,6 +1,8 @@
 //! Permissions: the access of each domain to a node.
 
 use alloc::vec::Vec;
+use core::fmt;
+use core::str::FromStr;
 
 use crate::{Malformed, text};
 
@@ -18,6 +20,16 @@ pub enum Access {
 }
 
 impl Access {
+    /// The letter on the wire.
+    const fn letter(self) -> u8 {
+        match self {
+            Self::None => b'n',
+            Self::Read => b'r',
+            Self::Write => b'w',
+            Self::Both => b'b',
+        }
+    }
+
     /// May a domain with this access read the node?
     #[must_use]
     pub const fn may_read(self) -> bool {
@@ -63,13 +75,23 @@ impl Permission {
 
     /// Appends the entry and its NUL to `out`.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        out.push(match self.access {
-            Access::None => b'n',
-            Access::Read => b'r',
-            Access::Write => b'w',
-            Access::Both => b'b',
-        });
+        out.push(self.access.letter());
         text::put_number(out, self.domid);
+    }
+}
+
+/// As on the wire, without the NUL: `n0`.
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", char::from(self.access.letter()), self.domid)
+    }
+}
+
+impl FromStr for Permission {
+    type Err = Malformed;
+
+    fn from_str(entry: &str) -> Result<Self, Malformed> {
+        Self::parse(entry.as_bytes())
     }
 }
 
@@ -119,6 +141,15 @@ mod tests {
         let mut out = Vec::new();
         list.iter().for_each(|entry| entry.emit(&mut out));
         assert_eq!(out, bytes);
+    }
+
+    #[test]
+    fn permission_is_shown_and_read_as_on_the_wire() {
+        for text in ["n0", "r7", "w65535", "b1"] {
+            let permission: Permission = text.parse().unwrap();
+            assert_eq!(alloc::format!("{permission}"), text);
+        }
+        assert_eq!("x1".parse::<Permission>(), Err(Malformed));
     }
 
     #[test]
