@@ -31,6 +31,7 @@ mod removal;
 mod run_dir;
 mod scan;
 mod shown;
+mod standard_error;
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 mod static_libc;
 mod store_lock;

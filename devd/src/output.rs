@@ -10,6 +10,9 @@ use crate::process::set_nonblocking;
 
 /// The most that one run of a hook gets into the log, in bytes.
 const CAP: usize = 64 * 1024;
+/// So much is read at once, in bytes: what a pipe holds. A hook that writes without an end fills
+/// the pipe as fast as it is read.
+const AT_ONCE: usize = 64 * 1024;
 /// A longer line is cut in two.
 const LINE_MAX: usize = 1024;
 
@@ -44,20 +47,27 @@ impl Output {
         self.theirs.as_fd()
     }
 
-    /// Takes what is there; gives `log` every whole line. False if nothing can be read any more.
+    /// Takes what is there, as much as a pipe holds; gives `log` every whole line. False if
+    /// nothing can be read any more.
     pub(crate) fn take(&mut self, mut log: impl FnMut(&str)) -> bool {
         let mut bytes = [0; 4096];
-        loop {
+        let mut left = AT_ONCE;
+        while left > 0 {
             match self.ours.read(&mut bytes) {
                 Ok(0) => return false,
-                Ok(len) => self.split(&bytes[..len], &mut log),
+                Ok(len) => {
+                    self.split(&bytes[..len], &mut log);
+                    left = left.saturating_sub(len);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return error.kind() == ErrorKind::WouldBlock,
             }
         }
+        true
     }
 
-    /// The hook has ended: its last line needs no end.
+    /// The hook has ended: its last line needs no end. What it has left running may go on writing,
+    /// and is not waited for.
     pub(crate) fn finish(&mut self, mut log: impl FnMut(&str)) {
         self.take(&mut log);
         self.end_line(&mut log);
@@ -117,6 +127,20 @@ mod tests {
         let lines = lines(&[&chunk[..]; 20]);
         assert_eq!(lines.len(), CAP / LINE_MAX + 1);
         assert!(lines.last().unwrap().contains("left out"));
+    }
+
+    #[test]
+    fn source_without_an_end_is_left_after_a_bounded_part() {
+        let (done, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut output = Output::new().unwrap();
+            output.ours = File::open("/dev/zero").unwrap();
+            assert!(output.take(|_| {}), "there is more to read");
+            output.finish(|_| {});
+            done.send(output.taken).unwrap();
+        });
+        let taken = wait.recv_timeout(std::time::Duration::from_secs(60)).expect("an end");
+        assert_eq!(taken, 2 * AT_ONCE);
     }
 
     #[test]

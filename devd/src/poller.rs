@@ -51,6 +51,9 @@ impl Source {
     }
 }
 
+/// So much is heard of at once; epoll tells of the rest at the next wait.
+const AT_ONCE: usize = 64;
+
 /// An epoll, and the signals.
 #[derive(Debug)]
 pub(crate) struct Poller {
@@ -74,7 +77,7 @@ impl Poller {
         blocked.thread_block()?;
         let poller = Self {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            events: vec![EpollEvent::empty(); 64],
+            events: vec![EpollEvent::empty(); AT_ONCE],
             signals: signal_fd(&heard)?,
             heard,
         };
@@ -125,7 +128,7 @@ impl Poller {
         self.epoll.add(fd, event).map_err(io::Error::from)
     }
 
-    /// Waits until the deadline, or until something happens; says what in `ready`.
+    /// Waits until the deadline, or until something happens; says what in `ready`, signals first.
     pub(crate) fn wait(
         &mut self,
         deadline: Option<Time>,
@@ -143,7 +146,12 @@ impl Poller {
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
+        if count == AT_ONCE {
+            // A signal may be behind what fits.
+            ready.push(Source::Signals);
+        }
         ready.extend(self.events[..count].iter().filter_map(|event| Source::of(event.data())));
+        ready.sort_by_key(|source| *source != Source::Signals);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Listing all devices that are in the store.
+//! Listing all devices that are in the store, one directory at a time.
 
 use devd_core::{DeviceKey, Domid, Kind};
 use xs_client::{Client, Error};
@@ -15,27 +15,73 @@ pub(crate) struct Listing {
     pub(crate) incomplete: bool,
 }
 
-/// Lists everything. What goes away meanwhile is left out.
-///
-/// # Errors
-///
-/// Only those that end the connection.
-pub(crate) fn list(client: &mut Client) -> Result<Listing, Error> {
-    let mut listing = Listing::default();
-    for name in listing.names(client, "backend")? {
-        let Some(kind) = Kind::from_name(&name) else {
-            listing.unknown.push(String::from_utf8_lossy(&name).into_owned());
-            continue;
-        };
-        let of_kind = format!("backend/{}", kind.name());
-        for domid in listing.numbers(client, &of_kind)? {
-            for devid in listing.numbers(client, &format!("{of_kind}/{domid}"))? {
-                listing.devices.push(DeviceKey { kind, domid, devid });
+/// A directory that is still to be listed.
+#[derive(Clone, Copy, Debug)]
+enum Directory {
+    Backend,
+    Kind(Kind),
+    Guest(Kind, Domid),
+    Libxl,
+}
+
+/// A listing that is under way. Guests come and go meanwhile: what goes is left out, and what
+/// comes has an event.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// The next one is the last.
+    left: Vec<Directory>,
+    listing: Listing,
+}
+
+impl Scan {
+    pub(crate) fn begin() -> Self {
+        Self { left: vec![Directory::Libxl, Directory::Backend], listing: Listing::default() }
+    }
+
+    /// Lists one directory. The listing, if that was the last.
+    ///
+    /// # Errors
+    ///
+    /// Only those that end the connection.
+    pub(crate) fn step(&mut self, client: &mut Client) -> Result<Option<Listing>, Error> {
+        let Self { left, listing } = self;
+        match left.pop() {
+            Some(Directory::Backend) => {
+                for name in listing.names(client, "backend")? {
+                    match Kind::from_name(&name) {
+                        Some(kind) => left.push(Directory::Kind(kind)),
+                        None => {
+                            listing.unknown.push(String::from_utf8_lossy(&name).into_owned());
+                        }
+                    }
+                }
             }
+            Some(Directory::Kind(kind)) => {
+                let guests = listing.numbers(client, &format!("backend/{}", kind.name()))?;
+                left.extend(guests.into_iter().map(|domid| Directory::Guest(kind, domid)));
+            }
+            Some(Directory::Guest(kind, domid)) => {
+                let directory = format!("backend/{}/{domid}", kind.name());
+                let devids: Vec<u32> = listing.numbers(client, &directory)?;
+                let keys = devids.into_iter().map(|devid| DeviceKey { kind, domid, devid });
+                listing.devices.extend(keys);
+            }
+            Some(Directory::Libxl) => listing.libxl = listing.numbers(client, "libxl")?,
+            None => {}
+        }
+        Ok(left.is_empty().then(|| std::mem::take(listing)))
+    }
+}
+
+/// Lists everything in one go.
+#[cfg(feature = "demo")]
+pub(crate) fn list_all(client: &mut Client) -> Result<Listing, Error> {
+    let mut scan = Scan::begin();
+    loop {
+        if let Some(listing) = scan.step(client)? {
+            return Ok(listing);
         }
     }
-    listing.libxl = listing.numbers(client, "libxl")?;
-    Ok(listing)
 }
 
 impl Listing {

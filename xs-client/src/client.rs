@@ -335,13 +335,19 @@ impl Client {
                     self.read_once(exchange)?
                 }
             };
-            if self.connection.outstanding() < outstanding {
-                silence = Silence::default();
-            } else if patience.is_zero()
-                || read == Read::Nothing && (left == patience || self.is_interrupted())
-            {
+            let answered = self.connection.outstanding() < outstanding;
+            let over = match read {
+                Read::Nothing => left == patience,
+                Read::Empty | Read::Some | Read::Full => patience.is_zero() && !answered,
+            };
+            // A store that has news all the time, or answers slowly, is given up as well.
+            let long = read == Read::Nothing || silence.is_long(Self::INTERRUPTED);
+            if over || long && !exchange.is_over() && self.is_interrupted() {
                 self.lose(Disconnected::TimedOut);
                 return Err(Error::TimedOut);
+            }
+            if answered {
+                silence.end();
             }
         }
     }
@@ -460,19 +466,29 @@ const RETRY_WRITE: Duration = Duration::from_millis(10);
 /// How long the store has not answered. The clock is not read before there is need to wait.
 #[derive(Default)]
 struct Silence {
+    /// Since the last answer.
     since: Option<Instant>,
+    /// Since the operation has begun to wait, and how long that was at the last look.
+    begin: Option<Instant>,
+    length: Duration,
 }
 
 impl Silence {
     /// The part of `timeout` that is left.
     fn left(&mut self, timeout: Duration) -> Duration {
-        match self.since {
-            Some(since) => timeout.saturating_sub(since.elapsed()),
-            None => {
-                self.since = Some(Instant::now());
-                timeout
-            }
-        }
+        let now = Instant::now();
+        self.length = now.duration_since(*self.begin.get_or_insert(now));
+        timeout.saturating_sub(now.duration_since(*self.since.get_or_insert(now)))
+    }
+
+    /// The store has answered.
+    const fn end(&mut self) {
+        self.since = None;
+    }
+
+    /// Has the whole operation taken so long?
+    fn is_long(&self, time: Duration) -> bool {
+        self.length >= time
     }
 }
 

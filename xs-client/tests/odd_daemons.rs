@@ -251,3 +251,38 @@ fn embedded_store_knows_commands_of_the_daemon() {
     }
     assert!(say(&["quota", "9"]).unwrap_err().is_missing());
 }
+
+#[test]
+fn interrupt_ends_the_wait_for_a_store_that_has_only_events() {
+    let (server, _thread) = Server::start(|_, peer| {
+        peer.next();
+        while peer.try_send(&event(b"a", b"t")) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let mut client = server.client();
+    client.set_timeout(Duration::from_secs(3600));
+    let (interrupt, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+    client.set_interrupt(interrupt.into());
+    other.write_all(b"!").unwrap();
+    assert!(matches!(client.read("node"), Err(Error::TimedOut)));
+}
+
+#[test]
+fn interrupt_ends_the_wait_for_a_store_that_answers_slowly() {
+    const REQUESTS: usize = 10_000;
+    let (server, asked) = scripted(|_, _| {
+        std::thread::sleep(Duration::from_millis(100));
+        answer(&Reply::Read(b"1"))
+    });
+    let mut client = server.client();
+    let (interrupt, mut other) = std::os::unix::net::UnixStream::pair().unwrap();
+    client.set_interrupt(interrupt.into());
+    other.write_all(b"!").unwrap();
+    let mut batch = xs_client::Batch::new();
+    for _ in 0..REQUESTS {
+        batch.read("node");
+    }
+    assert!(matches!(client.run(&mut batch), Err(Error::TimedOut)));
+    assert!(asked.lock().unwrap().len() < REQUESTS);
+}

@@ -37,6 +37,8 @@ impl Daemon<'_> {
         let now = self.clock.now();
         self.executor.give_up(&mut self.dispatcher, now);
         self.removals.give_up(&mut self.dispatcher, now);
+        // All is listed when the connection is back.
+        self.scan = None;
         self.reconnect = Some((now, RECONNECT_FIRST));
     }
 
@@ -49,7 +51,7 @@ impl Daemon<'_> {
             Ok(()) => {
                 log::info!("connected again");
                 self.reconnect = None;
-                self.news.resync = true;
+                self.pending.resync = true;
                 self.announce();
             }
             Err(error) => {

@@ -1,11 +1,13 @@
 //! The event loop: one thread, which waits for the store, for signals, for the earliest
 //! deadline and for what hooks write, and never for one device.
 //!
-//! [`start`] prepares it, [`turn`] is one turn of it, [`action`] carries out what the dispatcher
+//! [`start`] prepares it, [`turn`] is one turn of it, whose bounds are in [`budget`], [`action`]
+//! carries out what the dispatcher
 //! decides, [`report`] tells of it, [`connection`] keeps the connection to the store, and
 //! [`signals`] hears of signals and of processes that end.
 
 mod action;
+mod budget;
 mod connection;
 mod report;
 mod signals;
@@ -29,10 +31,12 @@ use crate::poller::{Poller, Source};
 use crate::qemu::Qemus;
 use crate::readiness::Readiness;
 use crate::removal::Removals;
+use crate::scan::Scan;
 use crate::store_lock::StoreLock;
 use crate::words::Surroundings;
 
 use start::{StartError, patiently};
+use turn::{Pending, Progress};
 
 /// Runs until a signal ends it, or with `--once` until there is nothing to do. The log is
 /// open.
@@ -61,10 +65,11 @@ struct Daemon<'a> {
     surroundings: Surroundings,
     /// Kinds that mean nothing, of which each is told once.
     unknown_kinds: HashSet<Vec<u8>>,
-    /// The first look at all devices is done.
-    ready: bool,
-    /// What the store has said and the dispatcher has not heard.
-    news: News,
+    stage: Stage,
+    /// What has come in and waits for its turn.
+    pending: Pending,
+    /// The listing of the store that is under way.
+    scan: Option<Scan>,
     /// `None` while there is a connection; else when to try again, and the wait after that.
     reconnect: Option<(Time, Duration)>,
     /// When to list all again, and the wait after that.
@@ -76,54 +81,80 @@ struct Daemon<'a> {
     _store_lock: Option<StoreLock>,
 }
 
-#[derive(Debug, Default)]
-struct News {
-    /// Events were lost.
-    resync: bool,
-    /// Something happened under `device-model`.
-    qemu: bool,
-    /// A run of a built-in hook has ended.
-    builtins: bool,
+/// How far the daemon's start is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The first listing is not done.
+    Listing,
+    /// The devices that it has found are looked at for the first time.
+    Looking { since: Time },
+    /// It has said that it is ready.
+    Serving,
 }
+
+/// After so long the daemon says that it is ready although the first looks go on: a store that
+/// has news all the time must not keep it from that.
+const READY: Duration = Duration::from_secs(5);
 
 impl Daemon<'_> {
     fn run(&mut self) -> Result<ExitCode, StartError> {
         let mut ready = Vec::new();
         loop {
             let now = self.clock.now();
-            self.work(now);
-            if !self.ready && self.reconnect.is_none() {
-                self.ready = true;
-                if let Err(error) = self.hooks.handle_adopted(&mut self.client) {
-                    self.disconnected(&error);
-                }
-                log::info!("ready, {} devices", self.dispatcher.devices().count());
-                self.readiness.ready();
-            }
-            if let Some(code) = self.end(now) {
+            let progress = self.work(now);
+            self.begin_to_serve(progress);
+            if let Some(code) = self.end(progress, now) {
                 self.hooks.builtins().handle_end();
                 return Ok(code);
             }
-            self.wait(&mut ready)
+            self.wait(progress, &mut ready)
                 .map_err(|error| StartError::system("wait for what happens", error))?;
-            for source in ready.drain(..) {
-                match source {
-                    Source::Store => self.receive(),
-                    Source::Signals => self.handle_signals(),
-                    Source::Builtins => self.news.builtins = true,
-                    Source::Output(pid) => self.hooks.handle_output(pid),
-                    Source::Process(pid) => self.handle_exit(pid),
-                }
+            self.hear(&ready);
+        }
+    }
+
+    /// Says that the daemon is ready when the first look at all devices is done.
+    fn begin_to_serve(&mut self, progress: Progress) {
+        let Stage::Looking { since } = self.stage else { return };
+        let late = since.after(READY) <= self.clock.now();
+        if self.reconnect.is_some() || progress == Progress::Unfinished && !late {
+            return;
+        }
+        self.stage = Stage::Serving;
+        if let Err(error) = self.hooks.handle_adopted(&mut self.client) {
+            self.disconnected(&error);
+        }
+        log::info!("ready, {} devices", self.dispatcher.devices().count());
+        self.readiness.ready();
+    }
+
+    fn wait(&mut self, progress: Progress, ready: &mut Vec<Source>) -> io::Result<()> {
+        patiently(|| {
+            let now = self.clock.now();
+            let deadline = match progress {
+                Progress::Resting => self.deadline(),
+                Progress::Unfinished => Some(now),
+            };
+            self.poller.wait(deadline, now, ready)
+        })
+    }
+
+    /// Hears what has happened. Each source has its bound, and what is left makes its descriptor
+    /// ready again.
+    fn hear(&mut self, ready: &[Source]) {
+        for source in ready {
+            match *source {
+                Source::Store => self.receive(),
+                Source::Signals => self.handle_signals(),
+                Source::Builtins => self.pending.builtins = true,
+                Source::Output(pid) => self.hooks.handle_output(pid),
+                Source::Process(pid) => self.handle_exit(pid),
             }
         }
     }
 
-    fn wait(&mut self, ready: &mut Vec<Source>) -> io::Result<()> {
-        patiently(|| self.poller.wait(self.deadline(), self.clock.now(), ready))
-    }
-
     /// Is it time to end?
-    fn end(&self, now: Time) -> Option<ExitCode> {
+    fn end(&self, progress: Progress, now: Time) -> Option<ExitCode> {
         if let Some(deadline) = self.ending
             && (self.dispatcher.running_hooks() == 0 || now >= deadline)
         {
@@ -133,8 +164,12 @@ impl Daemon<'_> {
             return Some(ExitCode::SUCCESS);
         }
         let done = || {
-            let settled = self.dispatcher.is_settled() && !self.qemus.is_busy();
-            self.options.dry_run || (settled && self.reconnect.is_none())
+            let settled = self.stage == Stage::Serving
+                && progress == Progress::Resting
+                && self.dispatcher.is_settled()
+                && !self.qemus.is_busy();
+            (self.options.dry_run && self.stage == Stage::Serving)
+                || (settled && self.reconnect.is_none())
         };
         if self.options.once && done() {
             let failed = |phase| matches!(phase, Phase::Failed(_));

@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use devd_core::{DeviceKey, Notice};
 
-use super::Daemon;
+use super::{Daemon, Stage};
 
 impl Daemon<'_> {
     pub(super) fn report(&mut self, key: DeviceKey, notice: Notice) {
         match notice {
             Notice::Found => {
-                if !self.ready {
+                if self.stage != Stage::Serving {
                     self.hooks.builtins().handle_disk(key); // An earlier daemon's, perhaps.
                 }
                 log::debug!("{key}: found");

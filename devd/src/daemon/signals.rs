@@ -12,19 +12,31 @@ use crate::{journal, process};
 /// How long hooks may go on after the daemon was told to end. Those that go on longer are
 /// left to themselves, and found again by the next daemon.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So many children that have ended are heard of in one turn: process 1 has children that end as
+/// fast as they are heard of, if somebody starts them.
+const CHILDREN: usize = 64;
 
 impl Daemon<'_> {
     pub(super) fn handle_signals(&mut self) {
         // If there is another, the poller says so again.
         match self.poller.signal() {
-            Some(Signal::SIGCHLD) => {
-                while let Some(pid) = process::ended() {
-                    self.handle_exit(pid);
-                }
-            }
+            Some(Signal::SIGCHLD) => self.pending.children = true,
             Some(Signal::SIGHUP) => journal::reopen(),
             Some(signal) => self.begin_to_end(signal),
             None => {}
+        }
+    }
+
+    /// Some of the children that have ended, of which `SIGCHLD` has told.
+    pub(super) fn reap_children(&mut self) {
+        for _ in 0..CHILDREN {
+            match process::ended() {
+                Some(pid) => self.handle_exit(pid),
+                None => {
+                    self.pending.children = false;
+                    break;
+                }
+            }
         }
     }
 

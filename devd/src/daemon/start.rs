@@ -9,7 +9,8 @@ use devd_core::{Dispatcher, Settings};
 use nix::sys::signal::Signal;
 use xs_client::{Address, Client, Disconnected, Error};
 
-use super::{Daemon, News};
+use super::turn::Pending;
+use super::{Daemon, Stage};
 use crate::choice::Chooser;
 use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options};
 use crate::clock::Clock;
@@ -155,8 +156,9 @@ impl<'a> Daemon<'a> {
             poller,
             readiness,
             unknown_kinds: HashSet::new(),
-            ready: false,
-            news: News { resync: true, ..News::default() },
+            stage: Stage::Listing,
+            pending: Pending { resync: true, ..Pending::default() },
+            scan: None,
             reconnect: None,
             relist: None,
             ending: None,

@@ -1,85 +1,135 @@
 //! One turn of the loop: what has come in is told to the dispatcher, and what it decides is
-//! carried out.
+//! carried out, as much as a [`Budget`] allows.
 
 use std::time::Duration;
 
 use devd_core::{BackendPath, Time};
 use xs_client::{Error, Event};
 
-use super::Daemon;
+use super::budget::{Budget, STEPS};
 use super::report::tell_unknown_kind;
-use crate::{qemu, scan};
+use super::{Daemon, Stage};
+use crate::qemu;
+use crate::scan::{Listing, Scan};
 
 /// The waits before all is listed again when the store has refused a part of it.
 const RELIST_FIRST: Duration = Duration::from_secs(1);
 const RELIST_MAX: Duration = Duration::from_secs(60);
 
+/// How a turn has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is left to do until something happens.
+    Resting,
+    /// Something is left to do: the next turn goes on after a look at epoll.
+    Unfinished,
+}
+
+/// What has come in and waits for its turn.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// Events were lost.
+    pub(super) resync: bool,
+    /// Something happened under `device-model`.
+    pub(super) qemu: bool,
+    /// A run of a built-in hook has ended.
+    pub(super) builtins: bool,
+    /// `SIGCHLD` has come: children have ended.
+    pub(super) children: bool,
+}
+
 impl Daemon<'_> {
-    /// Does all that can be done now.
-    pub(super) fn work(&mut self, now: Time) {
-        self.news.qemu |= self.qemus.handle_timeout(now);
+    /// Does what can be done now, as much as one turn may.
+    pub(super) fn work(&mut self, now: Time) -> Progress {
+        let mut budget = Budget::begin();
+        if self.pending.children {
+            self.reap_children();
+        }
+        self.pending.qemu |= self.qemus.handle_timeout(now);
         if let Some((at, wait)) = self.reconnect {
             if now < at {
-                return;
+                return self.children_left();
             }
             self.try_reconnect(wait, now);
         }
-        // Not all who find that the connection is lost say so; then this does.
-        if self.reconnect.is_none()
-            && let Err(error) = self.settle().and_then(|()| self.client.check())
-        {
-            self.disconnected(&error);
+        if self.reconnect.is_some() {
+            return self.children_left();
+        }
+        // A part that ignores errors may have lost the connection: then the check fails.
+        match self.settle(&mut budget).and_then(|done| self.client.check().map(|()| done)) {
+            Ok(Progress::Resting) => self.children_left(),
+            Ok(Progress::Unfinished) => Progress::Unfinished,
+            Err(error) => {
+                self.disconnected(&error);
+                self.children_left()
+            }
         }
     }
 
-    /// Hears the events that have come and carries out what follows, until nothing does.
-    fn settle(&mut self) -> Result<(), Error> {
+    const fn children_left(&self) -> Progress {
+        if self.pending.children { Progress::Unfinished } else { Progress::Resting }
+    }
+
+    /// Hears the events that have come and carries out what follows, until nothing does or the
+    /// budget is spent.
+    fn settle(&mut self, budget: &mut Budget) -> Result<Progress, Error> {
         loop {
             let now = self.clock.now();
             self.hear_events();
-            self.news.resync |= self.relist.is_some_and(|(at, _)| at <= now);
-            if std::mem::take(&mut self.news.resync) {
-                self.list_all()?;
+            self.list(budget, now)?;
+            if self.pending.qemu {
+                self.ask_for_qemus(budget, now)?;
             }
-            if std::mem::take(&mut self.news.qemu) {
-                let mut happened = Vec::new();
-                let result =
-                    self.qemus.handle_event(&mut self.client, &mut self.poller, now, &mut happened);
-                for (domid, event) in happened {
-                    self.dispatcher.handle_service(domid, event, now);
+            while self.pending.builtins {
+                // A run whose result could not be written is told again.
+                match self.hooks.builtins().finish(&mut self.client)? {
+                    Some((key, end)) => self.dispatcher.handle_hook_end(key, end, now),
+                    None => self.pending.builtins = false,
                 }
-                result?;
-            }
-            if self.news.builtins {
-                // One that could not be written down is told again.
-                while let Some((key, end)) = self.hooks.builtins().finish(&mut self.client)? {
-                    self.dispatcher.handle_hook_end(key, end, now);
+                if !budget.take() {
+                    break;
                 }
-                self.news.builtins = false;
             }
             self.dispatcher.handle_timeout(now);
             let mut acted = false;
             while let Some(action) = self.dispatcher.poll_action() {
                 acted = true;
                 self.act(action, now)?;
+                if !budget.take() {
+                    break;
+                }
             }
             acted |= self.executor.run(&mut self.client, &mut self.dispatcher, now)?;
             acted |= self.removals.run(&mut self.client, &mut self.dispatcher, now)?;
-            // Whatever asks the store something may have brought in events, too.
-            if !acted && !self.client.has_event() {
-                return Ok(());
+            // A request to the store may have brought in events, too.
+            if !acted && !self.is_behind() {
+                return Ok(Progress::Resting);
+            }
+            if budget.is_spent() {
+                return Ok(Progress::Unfinished);
             }
         }
     }
 
+    /// Is there something left that has come in?
+    fn is_behind(&self) -> bool {
+        let Pending { resync, qemu, builtins, children: _ } = self.pending;
+        self.scan.is_some() || resync || qemu || builtins || self.client.has_event()
+    }
+
     fn hear_events(&mut self) {
-        while let Some(event) = self.client.next_event() {
+        // Devices that an earlier daemon has served are told from new ones by the first listing.
+        if self.stage == Stage::Listing && self.scan.is_some() {
+            return;
+        }
+        for _ in 0..STEPS {
+            let Some(event) = self.client.next_event() else { break };
             match event {
                 Event::Watch(event) if event.token == qemu::TOKEN => {
-                    self.news.qemu |= self.qemus.hear(event.path);
+                    self.pending.qemu |= self.qemus.hear(event.path);
                 }
-                // All that is there will be listed.
-                Event::Watch(_) if self.news.resync => {}
+                // The listing that is about to begin finds all that is there.
+                Event::Watch(_) if self.pending.resync && self.scan.is_none() => {}
                 Event::Watch(event) => {
                     let path = BackendPath::parse(event.path);
                     if let BackendPath::UnknownKind(name) = path
@@ -91,24 +141,35 @@ impl Daemon<'_> {
                 }
                 Event::Resync => {
                     self.qemus.hear_all();
-                    (self.news.resync, self.news.qemu) = (true, true);
+                    (self.pending.resync, self.pending.qemu) = (true, true);
                 }
             }
         }
     }
 
-    /// Looks at everything: at the start, and whenever events may have been lost.
-    fn list_all(&mut self) -> Result<(), Error> {
-        let listing = match scan::list(&mut self.client) {
-            Ok(listing) => listing,
-            Err(error) => {
-                self.news.resync = true;
-                return Err(error);
+    /// Lists the store, a part in each turn: at the start, and whenever events may have been lost.
+    fn list(&mut self, budget: &mut Budget, now: Time) -> Result<(), Error> {
+        let due = self.pending.resync || self.relist.is_some_and(|(at, _)| at <= now);
+        if self.scan.is_none() && due {
+            self.pending.resync = false;
+            self.scan = Some(Scan::begin());
+        }
+        while let Some(scan) = &mut self.scan {
+            if let Some(listing) = scan.step(&mut self.client)? {
+                self.scan = None;
+                self.handle_listing(listing, now);
             }
-        };
+            if !budget.take() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_listing(&mut self, listing: Listing, now: Time) {
         self.relist = listing.incomplete.then(|| {
             let wait = self.relist.map_or(RELIST_FIRST, |(_, wait)| wait);
-            (self.clock.now().after(wait), (wait * 2).min(RELIST_MAX))
+            (now.after(wait), (wait * 2).min(RELIST_MAX))
         });
         for name in listing.unknown {
             tell_unknown_kind(&mut self.unknown_kinds, name.as_bytes());
@@ -121,6 +182,25 @@ impl Daemon<'_> {
         for domid in listing.libxl.into_iter().filter(|_| !listing.incomplete) {
             self.dispatcher.handle_service_found(domid);
         }
+        if self.stage == Stage::Listing {
+            self.stage = Stage::Looking { since: now };
+        }
+    }
+
+    /// Asks the store about QEMUs that may be ready, and again about what it has refused.
+    fn ask_for_qemus(&mut self, budget: &mut Budget, now: Time) -> Result<(), Error> {
+        let mut happened = Vec::new();
+        let result = self.qemus.handle_event(
+            &mut self.client,
+            &mut self.poller,
+            now,
+            &mut happened,
+            &mut || budget.take(),
+        );
+        for (domid, event) in happened {
+            self.dispatcher.handle_service(domid, event, now);
+        }
+        self.pending.qemu = !result?;
         Ok(())
     }
 }

@@ -44,7 +44,7 @@ impl Backend<'_> {
                         _ => Vec::new(),
                     }
                 }
-                Some(Event::Resync) => scan::list(&mut self.client)?.devices,
+                Some(Event::Resync) => scan::list_all(&mut self.client)?.devices,
                 None => Vec::new(),
             };
             for key in devices.into_iter().filter(|key| self.kinds.contains(&key.kind)) {

@@ -92,6 +92,28 @@ struct Leftover {
     tries: u8,
 }
 
+/// What to ask the store.
+#[derive(Debug, Default)]
+struct Questions {
+    /// Nodes that are to go.
+    leftovers: Vec<Leftover>,
+    /// Guests that may have a QEMU.
+    unfound: Vec<Domid>,
+    /// Guests whose QEMU may be ready.
+    unready: Vec<Domid>,
+    /// Guests whose QEMU's process id is not in the store.
+    unnoted: Vec<Domid>,
+}
+
+impl Questions {
+    fn append(&mut self, other: &mut Self) {
+        self.leftovers.append(&mut other.leftovers);
+        self.unfound.append(&mut other.unfound);
+        self.unready.append(&mut other.unready);
+        self.unnoted.append(&mut other.unnoted);
+    }
+}
+
 /// All QEMUs.
 #[derive(Debug)]
 pub(crate) struct Qemus {
@@ -103,16 +125,15 @@ pub(crate) struct Qemus {
     last_lines: HashMap<Domid, String>,
     /// Their deadlines, the earliest first. One that is not its process's any more does not count.
     deadlines: BinaryHeap<Reverse<(Time, Domid)>>,
-    /// Guests whose QEMU may be ready now.
-    heard: Vec<Domid>,
     /// QEMUs that were found running at the daemon's start.
     found: HashMap<Domid, Pid>,
     /// Is `device-model` watched? Only as long as a QEMU is being started.
     watching: bool,
     next_log_check: Option<Time>,
-    /// Guests of which the store did not say whether they have a QEMU.
-    unfound: Vec<Domid>,
-    leftovers: Vec<Leftover>,
+    /// What to ask the store now.
+    due: Questions,
+    /// What the store has refused: it is asked again at `retry`.
+    refused: Questions,
     /// Devices that the next QEMU can take up only when they are as new again.
     stale: Vec<DeviceKey>,
     /// When to ask the store again what it has refused.
@@ -131,12 +152,11 @@ impl Qemus {
             processes: HashMap::new(),
             last_lines: HashMap::new(),
             deadlines: BinaryHeap::new(),
-            heard: Vec::new(),
             found: HashMap::new(),
             watching: false,
             next_log_check: None,
-            unfound: Vec::new(),
-            leftovers: Vec::new(),
+            due: Questions::default(),
+            refused: Questions::default(),
             stale: Vec::new(),
             retry: None,
         }
@@ -177,7 +197,9 @@ impl Qemus {
         poller: &Poller,
         now: Time,
     ) -> Result<Option<ServiceEvent>, Error> {
-        self.leftovers.retain(|leftover| leftover.domid != domid);
+        for questions in [&mut self.due, &mut self.refused] {
+            questions.leftovers.retain(|leftover| leftover.domid != domid);
+        }
         if self.processes.contains_key(&domid) {
             return self.look(client, domid, now);
         }
@@ -204,7 +226,7 @@ impl Qemus {
             log::warn!("guest {domid}: cannot open its QEMU's log: {error}; it may grow");
         });
         self.insert(domid, pid, note == Some(pid), log.ok(), Some(process), now);
-        self.note_pids(client, now);
+        self.note_pid(client, domid, now);
         self.watch(client)?;
         self.look(client, domid, now)
     }
@@ -225,7 +247,7 @@ impl Qemus {
     }
 
     fn find_later(&mut self, domid: Domid, now: Time) {
-        self.unfound.push(domid);
+        self.refused.unfound.push(domid);
         self.ask_again(now);
     }
 
@@ -273,7 +295,7 @@ impl Qemus {
         log::info!("guest {domid}: started QEMU, process {pid}");
         self.insert(domid, pid, false, Some(log), poller.add_child(pid), now);
         self.next_log_check.get_or_insert(now.after(LOG_CHECK));
-        self.note_pids(client, now);
+        self.note_pid(client, domid, now);
         Ok(None)
     }
 
@@ -336,45 +358,53 @@ impl Qemus {
             path.strip_prefix(b"device-model/").and_then(|rest| rest.strip_suffix(b"/state"));
         let domid: Option<Domid> =
             guest.and_then(|guest| std::str::from_utf8(guest).ok()?.parse().ok());
-        self.heard.extend(domid);
+        self.due.unready.extend(domid);
         domid.is_some()
     }
 
     /// Something may have happened anywhere there.
     pub(crate) fn hear_all(&mut self) {
-        self.heard = self.processes.keys().copied().collect();
+        self.due.unready.clear();
+        self.due.unready.extend(self.processes.keys());
     }
 
-    /// A QEMU may be ready, or it is time to ask again what the store had refused.
+    /// A QEMU may be ready, or it is time to ask again what the store had refused. True if all
+    /// that is asked; `go_on` is called between two questions, and says whether there is time for
+    /// another.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost. What was not asked is asked next time.
     pub(crate) fn handle_event(
         &mut self,
         client: &mut Client,
         poller: &mut Poller,
         now: Time,
         happened: &mut Vec<Happened>,
-    ) -> Result<(), Error> {
-        // What cannot be done is back in its list afterwards.
-        let mut result = Ok(());
-        for leftover in std::mem::take(&mut self.leftovers) {
-            result = result.and(self.remove(client, leftover, now));
-        }
-        for domid in std::mem::take(&mut self.unfound) {
-            match self.find(client, domid, poller, now) {
-                Ok(found) => happened.extend(found.map(|event| (domid, event))),
-                Err(error) => result = result.and(Err(error)),
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, Error> {
+        loop {
+            if let Some(leftover) = self.due.leftovers.pop() {
+                self.remove(client, leftover, now)?;
+            } else if let Some(domid) = self.due.unfound.pop() {
+                let found = self.find(client, domid, poller, now)?;
+                happened.extend(found.map(|event| (domid, event)));
+            } else if let Some(domid) = self.due.unnoted.pop() {
+                self.note_pid(client, domid, now);
+            } else if let Some(domid) = self.due.unready.pop() {
+                let process = self.processes.get(&domid);
+                if process.is_some_and(|process| matches!(process.stage, Stage::Starting(_))) {
+                    let ready = self.look(client, domid, now)?;
+                    happened.extend(ready.map(|event| (domid, event)));
+                }
+            } else {
+                self.unwatch_if_idle(client, now);
+                return Ok(true);
+            }
+            if !go_on() {
+                return Ok(false);
             }
         }
-        result?;
-        self.note_pids(client, now);
-        for domid in std::mem::take(&mut self.heard) {
-            let process = self.processes.get(&domid);
-            if process.is_some_and(|process| matches!(process.stage, Stage::Starting(_))) {
-                let ready = self.look(client, domid, now)?;
-                happened.extend(ready.map(|event| (domid, event)));
-            }
-        }
-        self.unwatch_if_idle(client, now);
-        Ok(())
     }
 
     /// A process has ended. Was it a QEMU? `exit` reaps it.
@@ -459,7 +489,11 @@ impl Qemus {
             let any = !self.processes.is_empty();
             self.next_log_check = any.then(|| now.after(LOG_CHECK));
         }
-        self.retry.take_if(|at| *at <= now).is_some()
+        let due = self.retry.take_if(|at| *at <= now).is_some();
+        if due {
+            self.due.append(&mut self.refused);
+        }
+        due
     }
 
     /// Is a QEMU being started or ended, or is there something to ask the store again?
@@ -481,7 +515,7 @@ impl Qemus {
             Err(error) => {
                 if !error.is_missing() {
                     log::warn!("guest {domid}: is its QEMU ready? {error}; will ask again");
-                    self.heard.push(domid);
+                    self.refused.unready.push(domid);
                     self.ask_again(now);
                 }
                 false
@@ -579,19 +613,16 @@ impl Qemus {
     }
 
     /// For the next daemon. As long as that cannot be done, there is `/proc`.
-    fn note_pids(&mut self, client: &mut Client, now: Time) {
-        let mut refused = false;
-        for (domid, process) in self.processes.iter_mut().filter(|(_, process)| !process.noted) {
-            match client.write(pid_node(*domid), process.pid.to_string()) {
-                Ok(()) => process.noted = true,
-                Err(error) => {
-                    log::warn!("guest {domid}: cannot note QEMU's process id: {error}");
-                    refused = true;
-                }
+    fn note_pid(&mut self, client: &mut Client, domid: Domid, now: Time) {
+        let process = self.processes.get_mut(&domid).filter(|process| !process.noted);
+        let Some(process) = process else { return };
+        match client.write(pid_node(domid), process.pid.to_string()) {
+            Ok(()) => process.noted = true,
+            Err(error) => {
+                log::warn!("guest {domid}: cannot note QEMU's process id: {error}");
+                self.refused.unnoted.push(domid);
+                self.ask_again(now);
             }
-        }
-        if refused {
-            self.ask_again(now);
         }
     }
 
@@ -621,7 +652,7 @@ impl Qemus {
             if leftover.tries == 1 {
                 log::warn!("cannot remove {}: {error}; will try again", leftover.node);
             }
-            self.leftovers.push(leftover);
+            self.refused.leftovers.push(leftover);
             self.ask_again(now);
         } else {
             log::error!("cannot remove {}: {error}; it stays", leftover.node);
