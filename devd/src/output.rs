@@ -10,8 +10,8 @@ use crate::process::set_nonblocking;
 
 /// The most that one run of a hook gets into the log, in bytes.
 const CAP: usize = 64 * 1024;
-/// So much is read at once, in bytes: what a pipe holds. A hook that writes without an end fills
-/// the pipe as fast as it is read.
+/// The most bytes that are read in one turn: a pipe holds as many. A hook that writes without an end
+/// fills the pipe as fast as the daemon reads.
 const AT_ONCE: usize = 64 * 1024;
 /// A longer line is cut in two.
 const LINE_MAX: usize = 1024;
@@ -66,8 +66,8 @@ impl Output {
         true
     }
 
-    /// The hook has ended: its last line needs no end. What it has left running may go on writing,
-    /// and is not waited for.
+    /// The hook has ended: its last line needs no end. A child that it has left running may go on
+    /// writing, and is not waited for.
     pub(crate) fn finish(&mut self, mut log: impl FnMut(&str)) {
         self.take(&mut log);
         self.end_line(&mut log);

@@ -51,7 +51,7 @@ impl Source {
     }
 }
 
-/// So much is heard of at once; epoll tells of the rest at the next wait.
+/// The most descriptors that one wait tells of; the next wait tells of the others.
 const AT_ONCE: usize = 64;
 
 /// An epoll, and the signals.

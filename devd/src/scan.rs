@@ -24,8 +24,8 @@ enum Directory {
     Libxl,
 }
 
-/// A listing that is under way. Guests come and go meanwhile: what goes is left out, and what
-/// comes has an event.
+/// A listing that is under way. Devices come and go meanwhile: an event tells of
+/// each that comes.
 #[derive(Debug)]
 pub(crate) struct Scan {
     /// The next one is the last.

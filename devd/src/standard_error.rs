@@ -11,8 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
 use nix::sys::stat::{SFlag, fstat};
 
-/// A reader has so long in each [`PERIOD`] to make room, all lines together. One that is only slow
-/// gets every line; one that is stopped takes a tenth of the daemon's time.
+/// A reader has so long in each [`PERIOD`] to make room, all lines together. A slow
+/// reader gets every line; a stopped one takes a tenth of the daemon's time.
 const PATIENCE: Duration = Duration::from_millis(100);
 const PERIOD: Duration = Duration::from_secs(1);
 /// A pipe that is ready takes so many bytes at once (`PIPE_BUF`).
@@ -21,7 +21,7 @@ const PIECE: usize = 4096;
 /// How bytes are written without waiting.
 #[derive(Debug)]
 enum Way {
-    /// A pipe or a terminal, opened anew: that makes no write of its other users nonblocking.
+    /// A pipe or a terminal, opened anew: the writes of its other users stay blocking.
     Own(File),
     /// A socket, such as journald's: each `send` says that it does not wait.
     Socket,

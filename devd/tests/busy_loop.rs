@@ -1,5 +1,5 @@
-//! What has no end: a device that always has news, a hook that always writes, a log that nobody
-//! reads. None of them keeps the daemon from signals and from other devices.
+//! A device that always has news, a hook that always writes and a log that nobody reads do not keep
+//! the daemon from signals and from other devices.
 
 mod support;
 
@@ -138,7 +138,7 @@ fn each_frame(mut from: UnixStream, mut give: impl FnMut(&Frame<'_>, &[u8]) -> i
 }
 
 #[test]
-fn device_that_changes_at_each_look_delays_neither_others_nor_sigterm() {
+fn device_with_news_at_each_look_delays_nothing_else() {
     let world = World::new();
     let [loud, quiet] = [Device::vbd(3, 51712), Device::vbd(4, 51712).with("state", "2")];
     let mut command = world.command(&["--log-level", "info"]);
@@ -152,9 +152,9 @@ fn device_that_changes_at_each_look_delays_neither_others_nor_sigterm() {
 }
 
 #[test]
-fn hooks_that_write_without_an_end_delay_neither_others_nor_sigterm() {
+fn hooks_that_write_without_an_end_delay_nothing_else() {
     let world = World::new();
-    // Two writers for each of three pipes: they are full as soon as they are read.
+    // Two writers for each of three pipes: a pipe is full as soon as it is read.
     world.hook("vif-bridge", "echo begun; cat /dev/zero & exec tr '\\0' '\\n' < /dev/zero");
     let _kernel = world.kernel();
     let mut devd = world.devd(&["--log-level", "info"]);
@@ -173,7 +173,7 @@ fn hooks_that_write_without_an_end_delay_neither_others_nor_sigterm() {
 }
 
 #[test]
-fn what_a_hook_leaves_writing_does_not_keep_its_end_from_being_heard() {
+fn writer_that_a_hook_leaves_behind_does_not_hide_its_end() {
     let world = World::new();
     world.hook("block", "call connect; tr '\\0' '\\n' < /dev/zero & echo $! >> $DIR/writers");
     let _kernel = world.kernel();
@@ -225,7 +225,7 @@ fn stopped_reader_of_the_log_delays_neither_devices_nor_sigterm() {
         world.attach(&device);
         world.wait_connected(&device);
     }
-    // Whoever reads again hears how much is missing.
+    // A reader that goes on hears how much is missing.
     let mut said = Vec::new();
     let mut read = |said: &mut Vec<u8>| drop(log.read_to_end(said));
     read(&mut said);

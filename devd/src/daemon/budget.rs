@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-/// So many steps of each kind a turn has at most: events are heard, actions carried out. Steps are
-/// quick: a thousand events take less than a millisecond.
+/// The most steps of a turn: events that are heard, actions that are carried out. A thousand events
+/// take less than a millisecond.
 pub(crate) const STEPS: u32 = 1024;
-/// After so long a turn ends, whatever is left to do: nobody notices that a signal was heard so
-/// much later, and to look at epoll takes a thousandth of it.
+/// A turn ends after this time, whatever is left to do. Signals are heard so much later at most,
+/// and asking epoll takes a thousandth of it.
 pub(crate) const TIME: Duration = Duration::from_millis(10);
 
-/// What is left of a turn.
+/// The rest of a turn.
 ///
-/// A kind of work has one step in each turn even if nothing is left: what comes first must not
-/// keep what comes later from its turn.
+/// Each kind of work has one step in each turn even if the budget is spent: events must not keep
+/// actions from their turn.
 #[derive(Debug)]
 pub(crate) struct Budget {
     steps: u32,

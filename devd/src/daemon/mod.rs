@@ -66,7 +66,7 @@ struct Daemon<'a> {
     /// Kinds that mean nothing, of which each is told once.
     unknown_kinds: HashSet<Vec<u8>>,
     stage: Stage,
-    /// What has come in and waits for its turn.
+    /// News that wait for their turn.
     pending: Pending,
     /// The listing of the store that is under way.
     scan: Option<Scan>,
@@ -88,7 +88,7 @@ enum Stage {
     Listing,
     /// The devices that it has found are looked at for the first time.
     Looking { since: Time },
-    /// It has said that it is ready.
+    /// The daemon has said that it is ready.
     Serving,
 }
 

@@ -12,8 +12,8 @@ use crate::{journal, process};
 /// How long hooks may go on after the daemon was told to end. Those that go on longer are
 /// left to themselves, and found again by the next daemon.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// So many children that have ended are heard of in one turn: process 1 has children that end as
-/// fast as they are heard of, if somebody starts them.
+/// The most children that are reaped in one turn. Any process can give process 1 children that end as
+/// fast as they are reaped.
 const CHILDREN: usize = 64;
 
 impl Daemon<'_> {

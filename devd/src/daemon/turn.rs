@@ -19,13 +19,13 @@ const RELIST_MAX: Duration = Duration::from_secs(60);
 /// How a turn has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Nothing is left to do until something happens.
+    /// There is nothing to do until something happens.
     Resting,
     /// Something is left to do: the next turn goes on after a look at epoll.
     Unfinished,
 }
 
-/// What has come in and waits for its turn.
+/// News that wait for their turn.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Events were lost.

@@ -92,7 +92,7 @@ struct Leftover {
     tries: u8,
 }
 
-/// What to ask the store.
+/// Questions to the store.
 #[derive(Debug, Default)]
 struct Questions {
     /// Nodes that are to go.
@@ -130,9 +130,9 @@ pub(crate) struct Qemus {
     /// Is `device-model` watched? Only as long as a QEMU is being started.
     watching: bool,
     next_log_check: Option<Time>,
-    /// What to ask the store now.
+    /// Questions for now.
     due: Questions,
-    /// What the store has refused: it is asked again at `retry`.
+    /// Questions that the store has refused: they are asked again at `retry`.
     refused: Questions,
     /// Devices that the next QEMU can take up only when they are as new again.
     stale: Vec<DeviceKey>,
@@ -374,7 +374,7 @@ impl Qemus {
     ///
     /// # Errors
     ///
-    /// The connection is lost. What was not asked is asked next time.
+    /// The connection is lost. Questions that are left are asked next time.
     pub(crate) fn handle_event(
         &mut self,
         client: &mut Client,
