@@ -386,7 +386,7 @@ fn a_file_that_hangs_keeps_nobody_waiting_and_leaves_nothing_when_it_comes_back(
     let other_path = world.file("other.img");
     disk::file(&other_path, 4096);
     let _kernel = world.kernel();
-    let devd = world.devd(&["--hooks", "builtin", "--hook-timeout", "1", "--max-hooks", "1"]);
+    let devd = world.devd(&["--hooks", "builtin", "--hook-timeout", "5", "--max-hooks", "1"]);
     assert_eq!(threads(&devd), 1);
     let lease = Lease::new(&path);
     world.attach(&device);

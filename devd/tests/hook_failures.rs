@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use support::{DOMID, Devd, Device, World, process, wait_until};
+use support::{DOMID, Devd, Device, Later, World, process, wait_until};
 use xs_client::embedded::Fault;
 use xs_proto::{ErrorCode, MessageType};
 
@@ -24,7 +24,7 @@ fn a_hook_that_fails_is_reported_and_tried_again_until_it_does_well() {
     assert!(reason.contains("vif-bridge failed with exit code 3"), "{reason}");
     world.wait_run(&device, 3);
     let failed = "not served: /etc/xen/scripts/vif-bridge failed with exit code 3";
-    wait_until("the third failure in the log", || world.logged(failed) == 3);
+    wait_until("the third failure in the log", || world.logged(failed) >= 3);
     assert_eq!(world.node(&device, "state").as_deref(), Some("2"), "netback waits");
     // Each wait is longer than the one before.
     let times = world.log_times("backend/vif/3/0: process ");
@@ -143,6 +143,14 @@ const CHILD_STAYS: &str = "(trap '' TERM; read x < $DIR/never) & echo $! > $DIR/
 /// Nothing heeds it.
 const ALL_STAYS: &str = "trap '' TERM; while :; do read x < $DIR/never; done";
 
+/// A daemon whose clock the test can put ahead: no hook that does well is late on a busy machine.
+fn with_clock(world: &World, options: &[&str]) -> (Devd, Later) {
+    let mut command = world.command(options);
+    let clock = Later::new(world.file("clock"));
+    clock.apply(&mut command);
+    (world.devd_by(command), clock)
+}
+
 #[test]
 fn a_hook_that_hangs_is_killed_with_all_it_has_started() {
     let world = World::new();
@@ -150,7 +158,7 @@ fn a_hook_that_hangs_is_killed_with_all_it_has_started() {
     world.hook("child-stays", CHILD_STAYS);
     world.hook("all-stays", ALL_STAYS);
     let _kernel = world.kernel();
-    let devd = world.devd(&["--hook-timeout", "1", "--max-hooks", "3"]);
+    let (devd, clock) = with_clock(&world, &["--hook-timeout", "30", "--max-hooks", "3"]);
     let hanging = [
         Device::vbd(3, 51712).with("script", "child-stays"),
         Device::vbd(3, 51728).with("script", "all-stays"),
@@ -167,9 +175,11 @@ fn a_hook_that_hangs_is_killed_with_all_it_has_started() {
     world.attach(&other);
     world.wait_connected(&other);
 
+    clock.set(31);
+    world.wait_settled();
     for device in &hanging {
         let reason = world.wait_refused(device);
-        assert!(reason.contains("did not end in 1 s and was killed"), "{reason}");
+        assert!(reason.contains("did not end in 30 s and was killed"), "{reason}");
         assert!(reason.contains("--hook-timeout"), "{reason}");
     }
     // Their next tries would be found too.
@@ -185,12 +195,14 @@ fn a_removal_hook_that_hangs_does_not_keep_the_device() {
     world.gate("never");
     world.hook("block", "case $1 in add) call connect;; *) read x < $DIR/never;; esac");
     let _kernel = world.kernel();
-    let _devd = world.devd(&["--hook-timeout", "1"]);
+    let (_devd, clock) = with_clock(&world, &["--hook-timeout", "30"]);
     let device = Device::vbd(3, 51712);
     world.attach(&device);
     world.wait_connected(&device);
     world.detach(&device);
     let pid = world.wait_run(&device, 2);
+    clock.set(31);
+    world.wait_settled();
     world.wait_gone(&device);
     assert!(!process::is_alive(pid));
     world.wait_logged("the device is removed all the same");

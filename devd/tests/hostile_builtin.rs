@@ -52,7 +52,7 @@ fn has_rules() -> bool {
 fn outcome(world: &World, device: &Device) -> Result<(), String> {
     wait_for("an outcome", || match world.node(device, "hotplug-status").as_deref() {
         Some("connected") => Some(Ok(())),
-        Some("error") => Some(Err(world.node(device, "hotplug-error").expect("a reason"))),
+        Some("error") => world.refusal(device).map(Err),
         _ => None,
     })
 }

@@ -5,6 +5,7 @@
 mod support;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use support::{Devd, Device, World, hostile, wait_until};
@@ -93,7 +94,7 @@ fn a_qemu_has_a_log_of_its_own() {
     fs::write(world.file("words"), words(&world)).unwrap();
     let qemu = world.qemu();
     let script = fs::read_to_string(&qemu).unwrap();
-    fs::write(&qemu, script.replace("exec ", &format!("{TALK}; exec "))).unwrap();
+    world.install(Path::new(&qemu), &script.replace("exec ", &format!("{TALK}; exec ")));
     let devd = world.devd(&["--linger", "0", "--qemu", &qemu]);
     let device = Device::qdisk(3, 51712);
     world.attach(&device);

@@ -8,14 +8,16 @@ use std::thread;
 
 use support::{DOMID, Device, Stage, Story, World, side_by_side, wait_for, within};
 use xs_client::embedded::{ConnectionId, Fault, FaultReport, Moment};
-use xs_proto::ErrorCode;
+use xs_proto::{ErrorCode, MessageType};
 
-/// The daemon's connection: the later of two, while there are no hooks and QEMUs.
+/// The daemon's connection: the later of the two that watch. A hook or a QEMU that has just ended
+/// has no watch.
 fn connection(world: &World) -> ConnectionId {
     wait_for("the connections of the kernel and of the daemon", || {
         let connections = world.store.connections().into_iter();
-        let own = connections.filter(|(_, domid, _)| *domid == DOMID).map(|(id, _, _)| id);
-        let own: Vec<_> = own.collect();
+        let own = connections
+            .filter(|(_, domid, counts)| *domid == DOMID && counts.of(MessageType::Watch) > 0);
+        let own: Vec<_> = own.map(|(id, ..)| id).collect();
         own.iter().max().copied().filter(|_| own.len() == 2)
     })
 }

@@ -178,7 +178,7 @@ fn start(function: &str, error: Errno, nth: i32) -> Start {
     world.detach(&device);
     world.wait_gone(&device);
     assert_eq!(world.calls(&device).len(), 2);
-    assert!(process::children(devd.pid()).is_empty());
+    wait_until("no children", || process::children(devd.pid()).is_empty());
     devd.terminate();
     assert!(!pidfile.exists());
     if struck { Start::MadeUpFor } else { Start::Whole }

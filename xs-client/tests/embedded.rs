@@ -10,7 +10,8 @@ use xs_client::embedded::{Fault, InProcess, Moment, Options, Quota, Server, Stor
 use xs_client::{Client, Error, Event, Outcome, Transport, WaitFor};
 use xs_proto::{Access, ErrorCode, Frame, Header, MessageType, Permission, Request};
 
-const SOON: Option<Duration> = Some(Duration::from_secs(5));
+/// An expected event comes within this time, on a busy machine too.
+const SOON: Option<Duration> = Some(Duration::from_secs(60));
 
 /// A store on a socket, as a domain.
 fn served(store: &Store, domid: u16) -> (tempfile::TempDir, Server) {
@@ -270,19 +271,26 @@ fn errors_strike_what_they_are_asked_to() {
 
 #[test]
 fn a_delayed_request_holds_up_its_own_connection_only() {
-    let store = Store::new();
-    let delay = Duration::from_millis(150);
-    let mut slow = Raw::new(&store, 0);
-    let mut other = client(&store, 0);
-    store.inject(Fault::delay(delay).of_connection(slow.stream.id()));
-    let start = Instant::now();
-    slow.send(Request::Write { path: b"/a", value: b"1" }, 1);
-    slow.send(Request::Read { path: b"/a" }, 2);
-    assert!(!other.exists("/a").unwrap());
-    assert!(start.elapsed() < delay);
-    assert_eq!(slow.next().unwrap().0.req_id, 1);
-    assert!(start.elapsed() >= delay);
-    assert_eq!(slow.next().unwrap().1, b"1");
+    // A busy machine may hold up the other one as long: the longest delay counts.
+    for delay in [150, 2_000, 20_000].map(Duration::from_millis) {
+        let store = Store::new();
+        let mut slow = Raw::new(&store, 0);
+        let mut other = client(&store, 0);
+        store.inject(Fault::delay(delay).of_connection(slow.stream.id()));
+        let start = Instant::now();
+        slow.send(Request::Write { path: b"/a", value: b"1" }, 1);
+        slow.send(Request::Read { path: b"/a" }, 2);
+        let is_written = other.exists("/a").unwrap();
+        let is_in_time = start.elapsed() < delay;
+        assert_eq!(slow.next().unwrap().0.req_id, 1);
+        assert!(start.elapsed() >= delay);
+        assert_eq!(slow.next().unwrap().1, b"1");
+        if is_in_time {
+            assert!(!is_written);
+            return;
+        }
+    }
+    panic!("the other connection was held up too");
 }
 
 #[test]
@@ -342,8 +350,9 @@ fn debians_own_programs_work_on_it() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while store.counts().of(MessageType::Watch) == 0 && Instant::now() < deadline {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while store.counts().of(MessageType::Watch) == 0 {
+        assert!(Instant::now() < deadline, "xenstore-watch does not watch");
         std::thread::sleep(Duration::from_millis(2));
     }
     tool(&socket, "xenstore-rm", &["/local/domain/7/x/y"]);

@@ -11,7 +11,7 @@ use xs_client::{Batch, Client, Disconnected, Error, Event, Outcome};
 use xs_proto::{Access, ErrorCode, Permission};
 
 /// An expected event comes within this time.
-const SOON: Option<Duration> = Some(Duration::from_secs(10));
+const SOON: Option<Duration> = Some(Duration::from_secs(60));
 /// An unexpected event does not come within this time.
 const NOT_SOON: Option<Duration> = Some(Duration::from_millis(50));
 
@@ -272,9 +272,10 @@ fn a_reconnected_client_has_its_watches(site: &Site) {
         client.reconnect().unwrap();
         assert_eq!(client.wait_event(SOON).unwrap(), Some(Event::Resync));
     }
-    while client.wait_event(NOT_SOON).unwrap().is_some() {}
     other.write(site.path("w31/x"), "v").unwrap();
-    assert_eq!(await_event(&mut client), (site.path("w31/x"), "token".into()));
+    // Behind the first event of each watch.
+    let expected = (site.path("w31/x"), "token".to_owned());
+    while await_event(&mut client) != expected {}
     (0..40).for_each(|i| client.unwatch(site.path(&format!("w{i}")), "token").unwrap());
 }
 

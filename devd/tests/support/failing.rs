@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::preload::Library;
+use super::preload;
 
 /// The bytes of the memory that is shared with `failing.c`: a name, an error number, which call
 /// is to fail (from 1; 0: every one), and how many there were.
@@ -32,9 +32,9 @@ impl Failing {
 
     /// Lets the daemon that this starts be the one.
     pub fn apply(&self, command: &mut Command) {
-        static LIBRARY: OnceLock<Library> = OnceLock::new();
-        let library = LIBRARY.get_or_init(|| Library::make(include_str!("failing.c")));
-        command.env("LD_PRELOAD", library.path()).env("DEVD_TEST_FAULT", &self.path);
+        static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+        let library = LIBRARY.get_or_init(|| preload::make("failing", include_str!("failing.c")));
+        command.env("LD_PRELOAD", library).env("DEVD_TEST_FAULT", &self.path);
     }
 
     /// From now on the `nth` call of this function fails with this error.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use xs_client::embedded::Store;
 use xs_client::{Client, Error, Event, Outcome, Transaction};
+use xs_proto::ErrorCode;
 
 use super::DOMID;
 
@@ -28,7 +29,9 @@ impl Kernel {
             while !stopped.load(Ordering::SeqCst) {
                 let path = match client.wait_event(Some(Duration::from_millis(50))).unwrap() {
                     Some(Event::Watch(event)) => String::from_utf8(event.path.to_vec()).unwrap(),
-                    Some(Event::Resync) | None => continue,
+                    // Events were lost: look at every device.
+                    Some(Event::Resync) => "backend".to_owned(),
+                    None => continue,
                 };
                 match *path.split('/').collect::<Vec<_>>() {
                     ["backend"] => probe_all(&mut client),
@@ -69,14 +72,15 @@ fn names(client: &mut Client, path: &str) -> Vec<String> {
     names.into_iter().map(|name| String::from_utf8(name).unwrap()).collect()
 }
 
-/// One step of a device. In a transaction, so that a directory that goes stays gone.
+/// Takes a device one state further, in a transaction: a directory that goes stays gone, and a
+/// `state` that somebody else has changed meanwhile is not overwritten.
 fn serve(client: &mut Client, kind: &str, directory: &str) {
     let network = match kind {
         "vif" => true,
         "vbd" | "vbd3" => false,
         _ => return,
     };
-    let stepped = client.transaction(|transaction| {
+    let stepped = commit(client, |transaction| {
         let node = |name: &str| format!("{directory}/{name}");
         match value(transaction, &node("state"))?.as_deref() {
             Some("1") => {
@@ -112,7 +116,24 @@ fn serve(client: &mut Client, kind: &str, directory: &str) {
     }
 }
 
-fn value(transaction: &mut Transaction<'_>, path: &str) -> Result<Option<String>, Error> {
+/// Runs a transaction until nobody else comes in between, however long that takes.
+pub(super) fn commit<T>(
+    client: &mut Client,
+    mut body: impl FnMut(&mut Transaction<'_>) -> Result<Outcome<T>, Error>,
+) -> Result<T, Error> {
+    loop {
+        match client.transaction(&mut body) {
+            Err(error) if error.refusal() == Some(&ErrorCode::Again) => {}
+            result => return result,
+        }
+    }
+}
+
+/// The value of a node, if there is one.
+pub(super) fn value(
+    transaction: &mut Transaction<'_>,
+    path: &str,
+) -> Result<Option<String>, Error> {
     match transaction.read(path) {
         Ok(value) => Ok(Some(String::from_utf8_lossy(&value).into_owned())),
         Err(error) if error.ends_connection() => Err(error),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::preload::Library;
+use super::preload;
 
 /// The hand on a daemon's clock.
 #[derive(Debug)]
@@ -24,9 +24,9 @@ impl Later {
 
     /// Lets the daemon that this starts be the one.
     pub fn apply(&self, command: &mut Command) {
-        static LIBRARY: OnceLock<Library> = OnceLock::new();
-        let library = LIBRARY.get_or_init(|| Library::make(include_str!("later.c")));
-        command.env("LD_PRELOAD", library.path()).env("DEVD_TEST_CLOCK", &self.path);
+        static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+        let library = LIBRARY.get_or_init(|| preload::make("later", include_str!("later.c")));
+        command.env("LD_PRELOAD", library).env("DEVD_TEST_CLOCK", &self.path);
     }
 
     /// From now on it is ahead by so many seconds. A daemon that waits sees that when something

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use super::preload::Library;
+use super::preload;
 
 /// The counts of one daemon, in memory that it shares with the test (`memory.c`).
 #[derive(Debug)]
@@ -24,9 +24,9 @@ impl Memory {
 
     /// Lets the daemon that this starts be the one.
     pub fn apply(&self, command: &mut Command) {
-        static LIBRARY: OnceLock<Library> = OnceLock::new();
-        let library = LIBRARY.get_or_init(|| Library::make(include_str!("memory.c")));
-        command.env("LD_PRELOAD", library.path()).env("DEVD_TEST_MEMORY", &self.path);
+        static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+        let library = LIBRARY.get_or_init(|| preload::make("memory", include_str!("memory.c")));
+        command.env("LD_PRELOAD", library).env("DEVD_TEST_MEMORY", &self.path);
     }
 
     /// Calls for memory so far, growing included.

@@ -1,6 +1,7 @@
 //! Processes as `/proc` shows them.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::{Signal, kill};
@@ -68,11 +69,14 @@ pub fn open_files(pid: i32) -> Vec<(i32, PathBuf)> {
     files
 }
 
-/// All processes that have the path in their arguments or their environment.
+/// All processes of this user that have the path in their arguments or their environment. A
+/// read of another user's may never return.
 pub fn that_know(path: &Path) -> Vec<i32> {
     let path = path.to_str().unwrap();
     let own = i32::try_from(std::process::id()).unwrap();
+    let user = fs::metadata("/proc/self").unwrap().uid();
     let entries = fs::read_dir("/proc").unwrap().flatten();
+    let entries = entries.filter(|entry| entry.metadata().is_ok_and(|it| it.uid() == user));
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
         let knows = |words: Vec<String>| words.iter().any(|word| word.contains(path));

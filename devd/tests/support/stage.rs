@@ -6,10 +6,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Devd, Device, Kernel, World, process};
-
-/// How long anything may take; the daemon's first tries again are after a second at most.
-const LIMIT: Duration = Duration::from_secs(15);
+use super::{Devd, Device, Kernel, LIMIT, World, process};
 
 /// A life of a device: what it is and what its hooks do.
 #[derive(Clone, Copy, Debug)]
@@ -109,11 +106,15 @@ impl Stage {
         story.prepare(&world);
         let qemu = world.qemu();
         let kernel = world.kernel();
-        let options =
-            ["--linger", "10", "--hook-timeout", "2", "--log-level", "info", "--qemu", &qemu];
+        let mut options = vec!["--linger", "10", "--log-level", "info", "--qemu", &qemu];
+        if matches!(story, Story::VbdThatHangs) {
+            options.extend(["--hook-timeout", "5"]);
+        }
         let mut command = world.command(&options);
         change(&world, &mut command);
         let devd = world.devd_by(command);
+        // The daemon has closed the files that only its start needs.
+        world.wait_settled();
         let files = process::open_files(devd.pid()).len();
         let (device, log_seen) = (story.device(), world.log().len());
         Self { story, device, devd, _kernel: kernel, world, files, log_seen, calls_seen: 0 }
@@ -125,7 +126,9 @@ impl Stage {
         world.attach(device);
         if matches!(self.story, Story::QdiskTakenUpTwice) {
             within("taken up", || world.node(device, "state").as_deref() == Some("2"))?;
-            process::end(*world.qemus(3).last().expect("a QEMU"));
+            let qemu = *world.qemus(3).last().expect("a QEMU");
+            process::end(qemu);
+            within("without that QEMU", || !process::is_alive(qemu))?;
             world.use_device(device);
         }
         within("served", || world.node(device, "state").as_deref() == Some("4"))?;

@@ -3,6 +3,7 @@
 use xs_client::{Client, Outcome};
 use xs_proto::{Access, Permission};
 
+use super::kernel::commit;
 use super::{DOMID, Device};
 
 /// Makes a device: all of it in one transaction.
@@ -15,7 +16,7 @@ pub fn attach(client: &mut Client, device: &Device) {
             Permission { domid: reader, access: Access::Read },
         ]
     };
-    let made = client.transaction(|transaction| {
+    let made = commit(client, |transaction| {
         if !transaction.exists(&guest)? {
             transaction.mkdir(&guest)?;
             transaction.set_permissions(&guest, &owned_and_read(0, device.guest))?;
@@ -34,10 +35,11 @@ pub fn attach(client: &mut Client, device: &Device) {
     made.unwrap();
 }
 
-/// Asks for a device's end.
+/// Asks for a device's end. The device is there: to write its nodes would make it again.
 pub fn detach(client: &mut Client, device: &Device) {
     let backend = device.backend();
-    let asked = client.transaction(|transaction| {
+    let asked = commit(client, |transaction| {
+        assert!(transaction.exists(&backend)?, "{backend} is gone already");
         transaction.write(format!("{backend}/online"), "0")?;
         transaction.write(format!("{backend}/state"), "5")?;
         Ok(Outcome::Commit(()))

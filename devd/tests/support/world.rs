@@ -1,10 +1,9 @@
 //! A driver domain without Xen, and the toolstack's hands on it.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::SystemTime;
 
@@ -148,9 +147,12 @@ impl World {
     }
 
     /// The daemon's log.
+    #[track_caller]
     pub fn log(&self) -> String {
-        let log = fs::read(self.file("devd.log")).unwrap_or_default();
-        String::from_utf8(log).expect("a log that is text")
+        // A long line that is being written may end in the middle of a character.
+        wait_for("a log that is text", || {
+            String::from_utf8(fs::read(self.file("devd.log")).unwrap_or_default()).ok()
+        })
     }
 
     /// How many lines of the log have this in them.
@@ -192,11 +194,20 @@ impl World {
             stand_in::CALL,
             std::env::current_exe().unwrap().display(),
         );
-        // In one step: the daemon may be about to run the old one.
-        let new = self.file("new-program");
-        fs::write(&new, text).unwrap();
-        fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
-        fs::rename(new, path).unwrap();
+        self.install(path, &text);
+    }
+
+    /// Writes a program in the place of the one that is there, if any, in one step: the daemon may
+    /// be about to run the old one. Another process writes it: a file that this process writes is
+    /// open in each child that another test starts meanwhile, and cannot be run (`ETXTBSY`) until
+    /// the child runs its own program.
+    pub fn install(&self, path: &Path, text: &str) {
+        let script = "cat > \"$0\" && chmod 755 \"$0\" && mv -f \"$0\" \"$1\"";
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script]).arg(self.file("new-program")).arg(path).stdin(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(shell.wait().unwrap().success(), "cannot write {}", path.display());
     }
 
     /// A place for hooks to wait in: `read x < $DIR/NAME`, until it is [opened](Self::open).
@@ -354,17 +365,27 @@ impl World {
         });
     }
 
-    /// Waits until the device is connected to its guest.
+    /// Waits until the device is connected to its guest, and until its hook, if it has one, has
+    /// written all that it writes: a later write would reach the next device of its name.
     #[track_caller]
     pub fn wait_connected(&self, device: &Device) {
         self.wait_node(device, "state", "4");
+        if ["vif", "vbd", "vbd3"].contains(&device.kind) {
+            self.wait_node(device, "hotplug-status", "connected");
+        }
     }
 
     /// Waits until the device is reported as not served; returns why.
     #[track_caller]
     pub fn wait_refused(&self, device: &Device) -> String {
-        self.wait_node(device, "hotplug-status", "error");
-        self.node(device, "hotplug-error").expect("a reason")
+        wait_for(&format!("the failure of {}", device.path()), || self.refusal(device))
+    }
+
+    /// Why the device is not served, if the store has that. The daemon takes both nodes back before
+    /// it tries again, so the status is read behind the reason.
+    pub fn refusal(&self, device: &Device) -> Option<String> {
+        let reason = self.node(device, "hotplug-error")?;
+        (self.node(device, "hotplug-status").as_deref() == Some("error")).then_some(reason)
     }
 
     pub fn exists(&self, device: &Device) -> bool {

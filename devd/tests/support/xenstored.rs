@@ -29,7 +29,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         process::signal(self.pid(), Signal::SIGTERM);
         let begin = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) && begin.elapsed() < Duration::from_secs(2) {
+        // On a busy machine it takes its time to unmount its device, or to end its hooks.
+        while matches!(self.0.try_wait(), Ok(None)) && begin.elapsed() < Duration::from_secs(60) {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = self.0.kill();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use xs_proto::{Frame, Header};
 
 /// How long a daemon may take to say something that it has to say.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
