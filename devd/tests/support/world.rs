@@ -122,7 +122,7 @@ impl World {
         let times = self.logged("ready, ");
         let mut devd = self.spawn(command);
         wait_until("the daemon to be ready", || {
-            assert!(!devd.has_ended(), "{}", self.log());
+            assert!(!devd.has_ended(), "the daemon has ended: {:?}", devd.wait());
             self.logged("ready, ") > times
         });
         devd
@@ -418,7 +418,8 @@ impl Drop for World {
     fn drop(&mut self) {
         if thread::panicking() {
             let runs = fs::read_to_string(self.file("runs")).unwrap_or_default();
-            eprintln!("--- the log\n{}--- the runs of hooks\n{runs}", self.log());
+            eprintln!("--- outside of the log\n{}--- the log\n{}", self.said(), self.log());
+            eprintln!("--- the runs of hooks\n{runs}");
             eprintln!("--- the store");
             for (path, value) in self.dump("/local/domain") {
                 eprintln!("{path} = {value:?}");
