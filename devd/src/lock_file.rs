@@ -16,7 +16,14 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 const READS: u32 = 50;
 const READ_AGAIN: Duration = Duration::from_millis(10);
 
+/// How often, and after which wait, a lock is tried again whose holder has ended.
+const TRIES: u32 = 100;
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
 /// Held until it is dropped, which removes the file, or until the process ends.
+///
+/// A child of the process has the lock too, from its start until it runs another program. So a
+/// process that is killed just then leaves the lock for a moment.
 ///
 /// The lock belongs to the open file (`F_OFD_SETLK`) and asks for write access, and the file
 /// has mode 0600: only its user can take the lock or keep others from it.
@@ -36,11 +43,19 @@ pub(crate) enum LockError {
 impl LockFile {
     /// Takes the lock, and writes the process id into the file, and this behind it.
     pub(crate) fn take(path: &Path, note: &str) -> Result<Self, LockError> {
+        let mut tries = 0;
         let locked = loop {
             let file = open(path).map_err(LockError::Io)?;
             match try_lock(&file) {
                 Ok(true) => {}
-                Ok(false) => return Err(LockError::Held(holder(path))),
+                Ok(false) => match holder(path) {
+                    Some(pid) if tries < TRIES && has_ended(pid) => {
+                        tries += 1;
+                        thread::sleep(TRY_AGAIN);
+                        continue;
+                    }
+                    pid => return Err(LockError::Held(pid)),
+                },
                 Err(error) => return Err(LockError::Io(error)),
             }
             // The last holder removes the file: a lock on that one keeps nobody away.
@@ -119,6 +134,12 @@ fn holder(path: &Path) -> Option<i32> {
     None
 }
 
+/// True if the process runs no program any more: it is gone, or a zombie.
+fn has_ended(pid: i32) -> bool {
+    let program = fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +158,24 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         drop(LockFile::take(&path, "").unwrap());
+    }
+
+    #[test]
+    fn a_lock_that_outlives_its_holder_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let inherited = open(&path).unwrap();
+        assert!(try_lock(&inherited).unwrap());
+        fs::write(&path, format!("{}\n", ended.id())).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(4 * TRY_AGAIN);
+                drop(inherited);
+            });
+            drop(LockFile::take(&path, "").unwrap());
+        });
     }
 
     #[test]

@@ -112,6 +112,8 @@ impl Scene {
                     world.wait_logged(&format!("{}: its backend is not ready", device.path()));
                     assert_eq!(world.calls(device), [""; 0]);
                 }
+                // A QEMU closes no device that it has not taken up.
+                Waits if nodes.contains(&"frontend") => world.wait_node(device, "state", "2"),
                 Waits => {}
             }
             // What it was given stays, but for what the backend and its hook write.
