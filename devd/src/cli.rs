@@ -39,8 +39,8 @@ usage: devd [options]
       --hooks WHICH      auto: the hotplug script if one of the name is installed, else the
                          built-in hook; builtin: the other way round; script: scripts
                          only (auto)
-      --antispoof        the built-in vif-bridge lets a guest send as the addresses in its
-                         ip= only
+      --antispoof        a guest with ip= in its config sends as those addresses and its MAC
+                         address only
       --script-dir DIR   where hotplug scripts are looked up; may be repeated
                          (/etc/xen/scripts)
       --qemu PATH        the QEMU for qdisk and 9pfs

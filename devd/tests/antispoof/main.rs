@@ -1,4 +1,4 @@
-//! `--antispoof`: what a guest can send. Each row of the table in `docs/hooks.md` is sent as real
+//! `--antispoof`: each row of the table in `docs/hooks.md` is sent as real
 //! frames, by a guest that is limited and by one that is not.
 
 mod frames;
@@ -95,7 +95,7 @@ fn hex(frame: &[u8]) -> String {
     frame.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Which of the frames, sent by `sender`, does `receiver` hear of?
+/// The frames that `sender` sends and `receiver` hears of.
 fn arrived(sender: &str, receiver: (&str, u16), marker: &[u8], frames: &[Frame]) -> Vec<bool> {
     let (interface, protocol) = receiver;
     let said = send(&[sender, interface, &protocol.to_string(), &hex(marker)], frames);
@@ -132,7 +132,7 @@ fn frames_meet_the_fate_that_the_document_gives_them() {
             }
         };
         let hearing = ("world", ALL_TYPES);
-        // Whatever the bridge itself would drop would show nothing about the rules.
+        // A frame that the bridge itself drops shows nothing about the rules.
         let control = arrived("guest4", hearing, &marker, &all);
         assert_eq!(control, vec![true; all.len()], "without rules all arrive");
         let mut arrived = arrived(&format!("guest{domid}"), hearing, &marker, &all).into_iter();

@@ -2,7 +2,7 @@
 
 use super::frames::*;
 
-/// What becomes of a frame.
+/// The verdict on a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Allowed,
