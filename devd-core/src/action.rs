@@ -80,6 +80,11 @@ pub enum Notice {
     Closed,
     /// Another device has its numbers, and waits until the removal hook of this one has ended.
     SuccessorWaits,
+    /// Its add hook has run often in a short time, and runs again then.
+    HookWaits {
+        /// The time of the next run, if fewer hooks run then than are allowed.
+        until: Time,
+    },
     /// Another device has taken its place under the same numbers.
     Replaced,
     /// Its removal hook failed; it is removed all the same.

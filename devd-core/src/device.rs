@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 
 use crate::facts::{HookFacts, RecentFacts};
 use crate::link::Link;
+use crate::pace::Pace;
 use crate::{DeviceKey, HotplugStatus, Node, Observation, Reason, Server, State, Time, Want};
 
 /// How far a hook is.
@@ -128,6 +129,8 @@ pub(crate) struct Device {
     /// What `hotplug-status` is to say and the store has refused to let it say, or may have:
     /// until that is there, what is there tells nothing.
     pub(crate) owed: Option<HotplugStatus>,
+    /// How often its add hook runs.
+    pub(crate) pace: Pace,
     /// Tries that have failed, since the last that did not, be it for another device of this
     /// name: whoever replaces devices that fail waits no less than who does not.
     pub(crate) failures: u8,
@@ -148,6 +151,8 @@ pub(crate) struct Device {
     pub(crate) guest: u32,
     pub(crate) next: Link,
     pub(crate) previous: Link,
+    /// The next of its guest's devices whose hooks wait.
+    pub(crate) next_in_line: Link,
     /// Where its deadlines are.
     pub(crate) timer: Link,
     pub(crate) look_timer: Link,
@@ -181,6 +186,7 @@ impl Device {
             hotplug: HotplugStatus::Silent,
             marked: false,
             owed: None,
+            pace: Pace::NONE,
             failures: 0,
             unstarted: 0,
             refusals: 0,
@@ -191,6 +197,7 @@ impl Device {
             guest,
             next: Link::NONE,
             previous: Link::NONE,
+            next_in_line: Link::NONE,
             timer: Link::NONE,
             look_timer: Link::NONE,
         }

@@ -5,6 +5,7 @@ use core::time::Duration;
 
 use crate::device::{Look, Successor, Touched, is_hollow};
 use crate::facts::RecentFacts;
+use crate::hook_queue::HookQueue;
 use crate::sight::{needed, sight};
 use crate::timer::{Owner, Timers};
 use crate::{
@@ -34,7 +35,13 @@ pub struct Settings {
     pub look_first: Duration,
     /// The longest wait after a failure.
     pub retry_max: Duration,
-    /// How many hooks may run at once, at least one.
+    /// The wait before the add hook of a device that is served runs for the third time in a short
+    /// time; each further run doubles it, up to `retry_max`.
+    pub rerun_first: Duration,
+    /// After so long without a run the earlier ones are forgotten.
+    pub rerun_forget: Duration,
+    /// How many hooks may run at once, at least one. The last of them is for a guest none of whose
+    /// hooks runs.
     pub max_hooks: usize,
 }
 
@@ -49,6 +56,8 @@ impl Default for Settings {
             retry_first: Duration::from_secs(1),
             look_first: Duration::from_millis(100),
             retry_max: Duration::from_secs(60),
+            rerun_first: Duration::from_secs(1),
+            rerun_forget: Duration::from_secs(300),
             max_hooks: 16,
         }
     }
@@ -82,9 +91,7 @@ pub struct Dispatcher {
     facts: RecentFacts,
     actions: VecDeque<Action>,
     /// Devices whose hooks wait for others to end.
-    queue: VecDeque<u32>,
-    /// Hooks that run.
-    running: usize,
+    pub(crate) queue: HookQueue,
     /// No new hooks or QEMUs: the daemon is about to end.
     closing: bool,
 }
@@ -100,8 +107,7 @@ impl Dispatcher {
             timers: Timers::default(),
             facts: RecentFacts::default(),
             actions: VecDeque::new(),
-            queue: VecDeque::new(),
-            running: 0,
+            queue: HookQueue::default(),
             closing: false,
         }
     }
@@ -189,7 +195,7 @@ impl Dispatcher {
         };
         device.touched = Touched::Yes;
         device.tap = tap;
-        self.running += 1;
+        self.queue.started(index, &mut self.registry);
         self.set_timer(Owner::Device(index), now, self.settings.hook_timeout);
         self.look(index);
     }
@@ -403,7 +409,7 @@ impl Dispatcher {
     /// Hooks that run.
     #[must_use]
     pub const fn running_hooks(&self) -> usize {
-        self.running
+        self.queue.running()
     }
 
     /// Is there nothing under way? Devices that wait for their backend or for their next try
@@ -536,26 +542,34 @@ impl Dispatcher {
             Verb::Add => Phase::Attaching(Run::Queued),
             Verb::Remove => Phase::Detaching(Run::Queued),
         };
+        if verb == Verb::Add
+            && let Some(at) = device.pace.next(now, &self.settings)
+        {
+            self.timers.set(Owner::Device(index), at, &mut self.registry);
+            return self.report(index, Notice::HookWaits { until: at });
+        }
         self.enqueue(index, now);
     }
 
     /// The device's hook waits for its turn, which may be now.
     pub(crate) fn enqueue(&mut self, index: u32, now: Time) {
-        self.queue.push_back(index);
+        self.queue.push(index, &mut self.registry);
         self.start_hooks(now);
     }
 
     /// The hook that the device waits for is not called for any more.
     pub(crate) fn unqueue(&mut self, index: u32) {
         if self.registry.device(index).phase == Phase::Attaching(Run::Queued) {
-            self.queue.retain(|queued| *queued != index);
+            self.queue.remove(index, &mut self.registry);
         }
     }
 
     fn start_hooks(&mut self, now: Time) {
-        while !self.closing && self.running < self.settings.max_hooks.max(1) {
-            let Some(index) = self.queue.pop_front() else { break };
-            let Some(device) = self.registry.get_mut(index) else { continue };
+        let max = self.settings.max_hooks.max(1);
+        while !self.closing
+            && let Some(index) = self.queue.pop(max, &mut self.registry)
+        {
+            let device = self.registry.device_mut(index);
             // What its hook needs may have gone from the store while it waited.
             if device.phase == Phase::Attaching(Run::Queued)
                 && let Some(reason) = device.lacks()
@@ -569,7 +583,12 @@ impl Dispatcher {
                 Phase::Detaching(Run::Queued) => Phase::Detaching(Run::Running),
                 _ => continue,
             };
-            self.running += 1;
+            let retry = device.failures > 0;
+            if device.phase == Phase::Attaching(Run::Running) {
+                device.pace.begin(retry, now, &self.settings);
+            }
+            self.queue.started(index, &mut self.registry);
+            let device = self.registry.device_mut(index);
             let marked = device.hotplug == HotplugStatus::Refused
                 || device.failures > 0
                 || device.owed.is_some();
@@ -600,7 +619,7 @@ impl Dispatcher {
     /// The device's hook runs no more: another may.
     pub(crate) fn release_hook(&mut self, index: u32, now: Time) {
         self.clear_timer(Owner::Device(index));
-        self.running = self.running.saturating_sub(1);
+        self.queue.ended(index, &mut self.registry);
         self.start_hooks(now);
     }
 

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::device::{Device, Look, Touched};
 use crate::dispatcher::Dispatcher;
+use crate::pace::Pace;
 use crate::sight::Sight;
 use crate::timer::Owner;
 use crate::{
@@ -454,6 +455,7 @@ impl Dispatcher {
         device.renew();
         device.touched = Touched::Unknown;
         device.failures = 0;
+        device.pace = Pace::NONE;
         device.void_look();
         self.look(index);
         self.release_service(index, now);
@@ -467,6 +469,8 @@ impl Dispatcher {
             self.report(index, Notice::Gone);
         }
         let guest = self.registry.device(index).guest;
+        // No line may lead to a device that is not there.
+        self.queue.remove(index, &mut self.registry);
         self.registry.remove(index);
         self.reconcile_service(guest, now);
     }
@@ -657,11 +661,13 @@ impl Dispatcher {
                 // The store had refused the mark, or `gatewaydev` may have changed.
                 Remedy::Program | Remedy::Node(_) | Remedy::Detach => self.look(index),
             },
-            Phase::Detaching(Run::Queued) => self.enqueue(index, now),
+            Phase::Attaching(Run::Queued) | Phase::Detaching(Run::Queued) => {
+                self.enqueue(index, now);
+            }
             // The store had refused the mark.
             Phase::Attached | Phase::Failed(_) => self.look(index),
             // They have none.
-            Phase::Attaching(Run::Queued | Run::Ended)
+            Phase::Attaching(Run::Ended)
             | Phase::Starting
             | Phase::Detaching(Run::Ended)
             | Phase::Removing => {}

@@ -4,6 +4,7 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use crate::device::Device;
+use crate::hook_queue::Line;
 use crate::link::Link;
 use crate::service::ServiceState;
 use crate::timer::{Owner, Place};
@@ -18,6 +19,10 @@ pub(crate) struct Guest {
     pub(crate) failures: u8,
     /// When its QEMU became ready.
     pub(crate) ready_at: Time,
+    /// Hooks of its devices that run.
+    pub(crate) hooks: u32,
+    /// Its devices whose hooks wait.
+    pub(crate) line: Option<Line>,
     /// The first of its devices; each knows the next.
     first: Link,
     timer: Link,
@@ -171,6 +176,8 @@ impl Registry {
             service: ServiceState::Unknown,
             failures: 0,
             ready_at: Time::default(),
+            hooks: 0,
+            line: None,
             first: Link::NONE,
             timer: Link::NONE,
         };

@@ -183,7 +183,7 @@ fn no_more_hooks_run_than_are_allowed_and_none_is_forgotten() {
     let settings = Settings { max_hooks: 3, ..Settings::default() };
     let mut world = World::calm_with(settings);
     let vifs: Vec<_> =
-        (0..40).map(|devid| world.create(&Spec::new(Kind::Vif, 1, devid, "works"))).collect();
+        (1..=40).map(|domid| world.create(&Spec::new(Kind::Vif, domid, 0, "works"))).collect();
     let mut most = 0;
     for _ in 0..400 {
         world.run(1);

@@ -4,6 +4,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod fairness;
 mod hooks;
 mod life;
 mod qemu;

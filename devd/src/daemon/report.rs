@@ -28,6 +28,14 @@ impl Daemon<'_> {
                  module (xen-netback, xen-blkback) loaded? The kernel's log may say more",
                 self.options.init_timeout.as_secs()
             ),
+            Notice::HookWaits { until } => {
+                let millis = until.as_millis().saturating_sub(self.clock.now().as_millis());
+                log::warn!(
+                    "{key}: its backend was made anew again and again; its hook runs again in {} s. \
+                     Does its guest reconnect over and over?",
+                    millis.div_ceil(1000)
+                );
+            }
             Notice::Closed => log::info!("{key}: closed"),
             Notice::SuccessorWaits => log::info!(
                 "{key}: a new device has its numbers, and is served when the removal hook of \
