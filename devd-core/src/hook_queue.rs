@@ -1,8 +1,8 @@
 //! Hooks that wait until fewer run: guests take turns, and each guest's devices go in their order.
 //!
 //! A guest none of whose hooks runs goes before all others, and the last free place is for such a
-//! guest only. So a guest with many devices, or with one whose hook runs again and again, delays
-//! another guest by one run of a hook at most, and by none if it is the only one.
+//! guest only. A guest with many devices, or with one whose hook runs again and again,
+//! delays another guest by one run of a hook at most, and not at all while a place is free.
 
 use alloc::collections::VecDeque;
 
@@ -16,7 +16,7 @@ pub(crate) struct Line {
     last: u32,
 }
 
-/// Which guests wait, and how many hooks run.
+/// The guests that wait, and the number of hooks that run.
 #[derive(Debug, Default)]
 pub(crate) struct HookQueue {
     /// Guests with a line and without a hook that runs, in the order of their turns.
@@ -32,7 +32,7 @@ impl HookQueue {
         self.running
     }
 
-    /// Puts a device at the end of its guest's line. It is in none.
+    /// Puts a device at the end of its guest's line. The device is in no line.
     pub(crate) fn push(&mut self, index: u32, registry: &mut Registry) {
         let guest = registry.device(index).guest;
         registry.device_mut(index).next_in_line = Link::NONE;

@@ -53,7 +53,7 @@ fn live(world: &World, device: &Device) -> Duration {
     took
 }
 
-/// So many guests with a QEMU each.
+/// Makes guests with a QEMU each.
 fn start_qemus(world: &World, count: u64) {
     let disks: Vec<Device> = (0..count)
         .map(|number| Device::qdisk(u16::try_from(1000 + number).unwrap(), 51712))
@@ -73,7 +73,7 @@ fn start_qemus(world: &World, count: u64) {
 }
 
 struct Outcome {
-    /// What the disk's life took while nothing else happened, and during the flood.
+    /// The times until the disk was served while nothing else happened, and during the flood.
     quiet: Vec<Duration>,
     loud: Vec<Duration>,
     reconnections: u64,
@@ -88,26 +88,23 @@ struct Outcome {
 
 impl Outcome {
     fn tell(&self, what: &str) {
-        let runs = |times: &[Duration], which: fn(usize) -> usize| {
+        // In runs of a hook: the median and the most.
+        let runs = |times: &[Duration]| {
             let mut times = times.to_vec();
             times.sort_unstable();
-            times[which(times.len())].as_secs_f64() / HOOK
+            let at = |index: usize| times[index].as_secs_f64() / HOOK;
+            format!("{:.2} (most {:.2})", at(times.len() / 2), at(times.len() - 1))
         };
-        let (median, most): (fn(usize) -> usize, fn(usize) -> usize) =
-            (|len| len / 2, |len| len - 1);
         println!(
             "{what}: {:.0} reconnections a second, {} hooks for them ({} of those that had been \
              served) in {:.0} s; attached in runs \
-             of a hook: quiet {:.2} (most {:.2}), meanwhile {:.2} (most {:.2}) of {} attaches; at \
-             most {} hooks of the other guest started before the disk's",
+             of a hook: quiet {}, meanwhile {} of {} attaches; at most {} hooks of the other guest started before the disk's",
             self.reconnections as f64 / self.time.as_secs_f64(),
             self.hooks,
             self.patient,
             self.time.as_secs_f64(),
-            runs(&self.quiet, median),
-            runs(&self.quiet, most),
-            runs(&self.loud, median),
-            runs(&self.loud, most),
+            runs(&self.quiet),
+            runs(&self.loud),
             self.loud.len(),
             self.ahead,
         );
@@ -194,7 +191,7 @@ fn guest_that_reconnects_all_the_time_delays_another_by_one_run() {
             let outcome = measure(max_hooks, qemus, time);
             outcome.tell(&format!("{max_hooks} hooks at once, {qemus} QEMUs"));
             if max_hooks == "1" {
-                // One runs; another may start before the daemon has seen the disk.
+                // One hook runs; another may start before the daemon has seen the disk.
                 assert!(outcome.ahead <= 2, "{} hooks went first", outcome.ahead);
             }
             // Runs of an add hook: two at once, and one after each of 1, 2, 4 ... s; a removal hook

@@ -32,7 +32,7 @@ impl Daemon<'_> {
                 let millis = until.as_millis().saturating_sub(self.clock.now().as_millis());
                 log::warn!(
                     "{key}: its backend was made anew again and again; its hook runs again in {} s. \
-                     Does its guest reconnect over and over?",
+                     Look what makes its guest reconnect",
                     millis.div_ceil(1000)
                 );
             }
