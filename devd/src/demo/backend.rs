@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use devd_core::{BackendPath, DeviceKey, Kind, State};
-use xs_client::{Batch, Client, Error, Event};
+use xs_client::{Batch, Client, Error, Event, Outcome};
 use xs_proto::ErrorCode;
 
 use crate::scan;
@@ -77,7 +77,7 @@ impl Backend<'_> {
         match (state, frontend) {
             (State::InitWait, Some(State::Initialised | State::Connected)) => self.connect(key),
             (State::Closed, _) => Ok(()),
-            (_, None | Some(State::Closed)) => self.close(key),
+            (_, None | Some(State::Closed)) => self.close(key, state),
             _ => Ok(()),
         }
     }
@@ -92,7 +92,7 @@ impl Backend<'_> {
             self.write(key, &QDISK)?;
         }
         self.write(key, offer(key.kind))?;
-        self.switch(key, State::InitWait)
+        self.switch(key, State::Initialising, State::InitWait).map(drop)
     }
 
     /// Connects the rings, if the hook has done its part.
@@ -110,14 +110,14 @@ impl Backend<'_> {
         if key.kind != Kind::Vif {
             self.write(key, &DISK)?;
         }
-        self.switch(key, State::Connected)
+        self.switch(key, State::InitWait, State::Connected).map(drop)
     }
 
     /// The guest has let go.
-    fn close(&mut self, key: DeviceKey) -> Result<(), Error> {
-        self.switch(key, State::Closed)?;
-        if self.client.read(format!("{key}/online"))? == b"1" {
-            return Ok(()); // It will come back.
+    fn close(&mut self, key: DeviceKey, state: State) -> Result<(), Error> {
+        let is_closed = self.switch(key, state, State::Closed)?;
+        if !is_closed || self.client.read(format!("{key}/online"))? == b"1" {
+            return Ok(()); // Another event comes.
         }
         if key.kind == Kind::Vif {
             // As netback does with the interface. The next one needs its hook again.
@@ -142,8 +142,16 @@ impl Backend<'_> {
         }
     }
 
-    fn switch(&mut self, key: DeviceKey, state: State) -> Result<(), Error> {
-        self.client.write(format!("{key}/state"), (state as u8).to_string())
+    /// Changes `state`, unless somebody else has changed it since it was read. False if so.
+    fn switch(&mut self, key: DeviceKey, from: State, to: State) -> Result<bool, Error> {
+        let node = format!("{key}/state");
+        self.client.transaction(|transaction| {
+            if State::parse(&transaction.read(&node)?) != from {
+                return Ok(Outcome::Abort(false));
+            }
+            transaction.write(&node, (to as u8).to_string())?;
+            Ok(Outcome::Commit(true))
+        })
     }
 
     fn write(&mut self, key: DeviceKey, nodes: &[(&str, &str)]) -> Result<(), Error> {

@@ -14,10 +14,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("devd-demo-{}", std::process::id()));
-        // Fails if it is there: it would be somebody else's.
-        DirBuilder::new().mode(0o700).create(&path)?;
-        let scratch = Self { path, keep: false };
+        let scratch = Self { path: new_directory(&std::env::temp_dir())?, keep: false };
         for (name, role) in
             [("vif-bridge", "--as-hook"), ("block", "--as-hook"), ("qemu", "--as-qemu")]
         {
@@ -67,6 +64,22 @@ impl Drop for Scratch {
     }
 }
 
+/// Makes a directory that was not there: another is somebody else's, or was kept by a demo that had
+/// the same process id.
+fn new_directory(parent: &Path) -> io::Result<PathBuf> {
+    const TRIES: u32 = 100;
+    let mut number = 0;
+    loop {
+        let path = parent.join(format!("devd-demo-{}-{number}", std::process::id()));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < TRIES => {
+                number += 1;
+            }
+            result => return result.map(|()| path),
+        }
+    }
+}
+
 /// A word as the shell takes it for itself, whatever is in it.
 fn quoted(word: &[u8]) -> Vec<u8> {
     let mut quoted = vec![b'\''];
@@ -83,6 +96,13 @@ fn quoted(word: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_there_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let [first, second] = [0, 1].map(|_| new_directory(parent.path()).unwrap());
+        assert_ne!(first, second);
+    }
 
     #[test]
     fn a_shell_takes_a_quoted_word_as_it_was() {

@@ -33,7 +33,7 @@ const RUN: Duration = Duration::from_millis(20);
 /// How often this thread looks up.
 const TICK: Duration = Duration::from_millis(50);
 /// How long the stand-ins for QEMU may take to notice that the store is gone.
-const LAST: Duration = Duration::from_secs(2);
+const LAST: Duration = Duration::from_secs(10);
 
 /// Why the demo has no result.
 #[derive(Debug, thiserror::Error)]
