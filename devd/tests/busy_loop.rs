@@ -152,6 +152,18 @@ fn device_with_news_at_each_look_delays_nothing_else() {
 }
 
 #[test]
+fn daemon_is_ready_though_a_device_has_news_at_each_look() {
+    let world = World::new();
+    let loud = Device::vbd(3, 51712);
+    world.attach(&loud);
+    let mut command = world.command(&["--log-level", "info"]);
+    command.arg("--xenstore").arg(restless(&world, &loud));
+    let devd = world.devd_by(command);
+    world.wait_logged("ready, 1 device");
+    devd.terminate();
+}
+
+#[test]
 fn hooks_that_write_without_an_end_delay_nothing_else() {
     let world = World::new();
     // Two writers for each of three pipes: a pipe is full as soon as it is read.

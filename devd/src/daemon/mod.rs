@@ -74,12 +74,25 @@ struct Daemon<'a> {
     reconnect: Option<(Time, Duration)>,
     /// When to list all again, and the wait after that.
     relist: Option<(Time, Duration)>,
-    /// Set when the daemon was told to end: it ends by then.
-    ending: Option<Time>,
+    /// Set when the daemon was told to end.
+    ending: Option<Ending>,
     _pidfile: Option<PidFile>,
     /// `None` in a dry run.
     _store_lock: Option<StoreLock>,
 }
+
+/// The daemon was told to end.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    /// The daemon ends by then, whether hooks run or not.
+    deadline: Time,
+    /// No hook runs: the daemon ends when it has done all that follows from their ends, and by then
+    /// whether it has or not.
+    last_work: Option<Time>,
+}
+
+/// The most time for what follows from the end of the last hook: there may be news all the time.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// How far the daemon's start is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +108,17 @@ enum Stage {
 /// After so long the daemon says that it is ready although the first looks go on: a store that
 /// has news all the time must not keep it from that.
 const READY: Duration = Duration::from_secs(5);
+
+impl Ending {
+    fn is_over(&mut self, hook_runs: bool, progress: Progress, now: Time) -> bool {
+        if hook_runs {
+            self.last_work = None;
+            return now >= self.deadline;
+        }
+        let last_work = *self.last_work.get_or_insert(now.after(LAST_WORK));
+        progress == Progress::Resting || now >= last_work.min(self.deadline)
+    }
+}
 
 impl Daemon<'_> {
     fn run(&mut self) -> Result<ExitCode, StartError> {
@@ -154,9 +178,10 @@ impl Daemon<'_> {
     }
 
     /// Is it time to end?
-    fn end(&self, progress: Progress, now: Time) -> Option<ExitCode> {
-        if let Some(deadline) = self.ending
-            && (self.dispatcher.running_hooks() == 0 || now >= deadline)
+    fn end(&mut self, progress: Progress, now: Time) -> Option<ExitCode> {
+        let runs = self.dispatcher.running_hooks() > 0;
+        if let Some(ending) = &mut self.ending
+            && ending.is_over(runs, progress, now)
         {
             for key in self.hooks.devices() {
                 log::warn!("{key}: its hook goes on by itself");
@@ -186,9 +211,7 @@ impl Daemon<'_> {
         let connected = reconnect.is_none();
         let devices = if connected { self.dispatcher.poll_timeout() } else { None };
         let relist = self.relist.filter(|_| connected).map(|(at, _)| at);
-        [devices, reconnect, relist, self.qemus.poll_timeout(), self.ending]
-            .into_iter()
-            .flatten()
-            .min()
+        let ending = self.ending.map(|ending| ending.deadline);
+        [devices, reconnect, relist, self.qemus.poll_timeout(), ending].into_iter().flatten().min()
     }
 }

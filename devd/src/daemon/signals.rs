@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use xs_client::Client;
 
-use super::Daemon;
+use super::{Daemon, Ending};
 use crate::{journal, process};
 
 /// How long hooks may go on after the daemon was told to end. Those that go on longer are
@@ -63,6 +63,7 @@ impl Daemon<'_> {
         self.readiness.stopping();
         self.dispatcher.close();
         self.client.set_timeout(Client::INTERRUPTED);
-        self.ending = Some(self.clock.now().after(PATIENCE));
+        let deadline = self.clock.now().after(PATIENCE);
+        self.ending = Some(Ending { deadline, last_work: None });
     }
 }
