@@ -107,6 +107,8 @@ pub(crate) struct Device {
     pub(crate) touched: Touched,
     /// It was there before it was heard of: an earlier daemon may have served it.
     pub(crate) listed: bool,
+    /// The hook was started by an earlier daemon, and takes no place from others.
+    pub(crate) adopted: bool,
     /// The second pass of a hook, for the emulated interface, is (to be) run.
     pub(crate) tap: bool,
     /// The hook was told to end because it took too long.
@@ -176,6 +178,7 @@ impl Device {
             online: false,
             touched: Touched::Unknown,
             listed: false,
+            adopted: false,
             tap: false,
             overdue: false,
             hurried: false,

@@ -182,7 +182,8 @@ impl Dispatcher {
     }
 
     /// A hook that an earlier daemon started still runs. To be called before the device is
-    /// looked at.
+    /// looked at. The hook takes no place among [`max_hooks`](Settings::max_hooks): whoever can
+    /// leave many behind would keep all other devices waiting.
     pub fn handle_hook_found(&mut self, key: DeviceKey, verb: Verb, tap: bool, now: Time) {
         if !matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook) {
             return;
@@ -195,7 +196,7 @@ impl Dispatcher {
         };
         device.touched = Touched::Yes;
         device.tap = tap;
-        self.queue.started(index, &mut self.registry);
+        device.adopted = true;
         self.set_timer(Owner::Device(index), now, self.settings.hook_timeout);
         self.look(index);
     }
@@ -601,9 +602,18 @@ impl Dispatcher {
         }
     }
 
-    /// Starts the pass of the hook that the device is at, in the place it holds already.
+    /// Starts the pass of the hook that the device is at, in the place it holds already. The
+    /// second pass of an adopted hook has no place, and waits for one.
     pub(crate) fn run_hook(&mut self, index: u32, now: Time) {
         let device = self.registry.device_mut(index);
+        if core::mem::take(&mut device.adopted) {
+            device.phase = match device.phase {
+                Phase::Detaching(_) => Phase::Detaching(Run::Queued),
+                _ => Phase::Attaching(Run::Queued),
+            };
+            self.clear_timer(Owner::Device(index));
+            return self.enqueue(index, now);
+        }
         if device.touched != Touched::Yes {
             device.touched = Touched::Starting;
         }
@@ -619,7 +629,9 @@ impl Dispatcher {
     /// The device's hook runs no more: another may.
     pub(crate) fn release_hook(&mut self, index: u32, now: Time) {
         self.clear_timer(Owner::Device(index));
-        self.queue.ended(index, &mut self.registry);
+        if !core::mem::take(&mut self.registry.device_mut(index).adopted) {
+            self.queue.ended(index, &mut self.registry);
+        }
         self.start_hooks(now);
     }
 

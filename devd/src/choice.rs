@@ -9,6 +9,7 @@ use devd_core::{Hook, HookFailure, Kind};
 
 use crate::builtin::Builtin;
 use crate::hook::{self, Script};
+use crate::process::Inheritance;
 use crate::shown;
 
 /// What hooks there are to be (`--hooks`).
@@ -34,8 +35,7 @@ pub(crate) enum Choice {
 pub(crate) struct Chooser {
     preference: Preference,
     directories: Vec<PathBuf>,
-    /// What scripts are to find the store by, if it was not found by itself.
-    xenstore: Option<PathBuf>,
+    inheritance: Inheritance,
     /// Names whose choice was told.
     told: HashSet<Vec<u8>>,
 }
@@ -44,15 +44,15 @@ impl Chooser {
     pub(crate) fn new(
         preference: Preference,
         directories: Vec<PathBuf>,
-        xenstore: Option<PathBuf>,
+        inheritance: Inheritance,
     ) -> Self {
-        Self { preference, directories, xenstore, told: HashSet::new() }
+        Self { preference, directories, inheritance, told: HashSet::new() }
     }
 
     /// The hook that a device's `script` node means.
     pub(crate) fn choose(&self, hook: &Hook<'_>) -> Result<Choice, HookFailure> {
         let builtin = || Builtin::of(hook::name_of(hook), hook.key.kind);
-        let script = || Script::new(hook, &self.directories, self.xenstore.as_deref());
+        let script = || Script::new(hook, &self.directories, &self.inheritance);
         match self.preference {
             Preference::Script => script().map(Choice::Script),
             Preference::Auto => match (script(), builtin()) {

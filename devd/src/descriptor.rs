@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// A descriptor that becomes readable when a process ends, whoever its parent is
@@ -22,6 +23,38 @@ pub(crate) fn of_process(pid: Pid) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor, for us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whom a signal goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Process,
+    /// The group that the process leads, or led (Linux 6.9 or later).
+    Group,
+}
+
+/// Sends a signal to the process of a descriptor (Linux 5.1 or later); `None` only asks whether
+/// the process is there.
+///
+/// # Errors
+///
+/// `ESRCH`: the process has ended. `EINVAL`: the kernel does not know this scope.
+pub(crate) fn signal_process(
+    process: &OwnedFd,
+    signal: Option<Signal>,
+    scope: Scope,
+) -> io::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 4;
+    let number = signal.map_or(0, |signal| signal as libc::c_int);
+    let flags = match scope {
+        Scope::Process => 0,
+        Scope::Group => PIDFD_SIGNAL_PROCESS_GROUP,
+    };
+    let fd = process.as_raw_fd();
+    let none: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: all arguments are numbers but a null pointer, which the kernel does not follow.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, number, none, flags) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Takes over a descriptor that whoever started the program has left open for it. To be

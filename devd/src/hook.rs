@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use devd_core::{Hook, HookFailure, Kind, Verb};
 
-use crate::process::{c_path, environment};
+use crate::process::{Inheritance, c_path, environment};
 
 /// One run of a script, ready to be started.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Script {
     pub(crate) fn new(
         hook: &Hook<'_>,
         directories: &[PathBuf],
-        xenstore: Option<&Path>,
+        inheritance: &Inheritance,
     ) -> Result<Self, HookFailure> {
         let name = file_name(hook.script).ok_or(HookFailure::BadName)?;
         let path = find(name, directories).ok_or(HookFailure::NotFound)?;
@@ -44,7 +44,7 @@ impl Script {
         let program = c_path(&path).map_err(|_| HookFailure::BadName)?;
         let mut arguments = vec![program.clone()];
         arguments.extend(words(hook).iter().map(|word| CString::from(*word)));
-        let environment = variables(hook, &path, xenstore);
+        let environment = variables(hook, &path, inheritance);
         Ok(Self { path, program, arguments, environment })
     }
 }
@@ -94,7 +94,7 @@ pub(crate) fn words(hook: &Hook<'_>) -> &'static [&'static std::ffi::CStr] {
     }
 }
 
-fn variables(hook: &Hook<'_>, path: &Path, xenstore: Option<&Path>) -> Vec<CString> {
+fn variables(hook: &Hook<'_>, path: &Path, inheritance: &Inheritance) -> Vec<CString> {
     let key = hook.key;
     let directory = OsString::from(key.to_string());
     let vif = OsString::from(format!("vif{}.{}", key.domid, key.devid));
@@ -112,9 +112,7 @@ fn variables(hook: &Hook<'_>, path: &Path, xenstore: Option<&Path>) -> Vec<CStri
         }
         added.push(("vif", &vif));
     }
-    if let Some(path) = xenstore {
-        added.push(("XENSTORED_PATH", path.as_os_str()));
-    }
+    added.extend(inheritance.variables());
     environment(&added)
 }
 
@@ -151,7 +149,7 @@ mod tests {
         let path = program(directory.path(), "vif-bridge");
         let directories = [directory.path().to_owned()];
         let mut run = hook(Kind::Vif, Verb::Add, b"/etc/xen/scripts/vif-bridge");
-        let script = Script::new(&run, &directories, None).unwrap();
+        let script = Script::new(&run, &directories, &Inheritance::default()).unwrap();
         let name = CString::new(path.as_os_str().as_bytes()).unwrap();
         assert_eq!(script.arguments, [name, c"online".into(), c"type_if=vif".into()]);
         assert_eq!(
@@ -165,11 +163,12 @@ mod tests {
                 "vif=vif3.0",
             ]
         );
+        let store = Inheritance { xenstore: Some("/run/store".into()), token: None };
         run.tap = true;
         run.ioemu = true;
         run.verb = Verb::Remove;
         run.gatewaydev = b"eth0";
-        let script = Script::new(&run, &directories, Some(Path::new("/run/store"))).unwrap();
+        let script = Script::new(&run, &directories, &store).unwrap();
         assert_eq!(script.arguments[1..], [c"remove", c"type_if=tap"].map(CString::from));
         assert_eq!(
             added(&script)[4..],
@@ -182,7 +181,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         program(directory.path(), "block");
         let run = hook(Kind::Vbd, Verb::Remove, b"block");
-        let script = Script::new(&run, &[directory.path().to_owned()], None).unwrap();
+        let script =
+            Script::new(&run, &[directory.path().to_owned()], &Inheritance::default()).unwrap();
         assert_eq!(script.arguments[1..], [CString::from(c"remove")]);
         assert_eq!(added(&script)[1..3], ["XENBUS_TYPE=vbd", "XENBUS_PATH=backend/vbd/3/0"]);
     }
@@ -192,7 +192,7 @@ mod tests {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let directories = [first.path().to_owned(), second.path().to_owned()];
         let find = |script: &[u8]| {
-            Script::new(&hook(Kind::Vbd, Verb::Add, script), &directories, None)
+            Script::new(&hook(Kind::Vbd, Verb::Add, script), &directories, &Inheritance::default())
                 .map(|script| script.path)
         };
         let outside = program(Path::new(&std::env::temp_dir()), "devd-test-outside");

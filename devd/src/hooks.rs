@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Verb};
@@ -15,20 +14,19 @@ use crate::builtin::Builtins;
 use crate::choice::{Choice, Chooser};
 use crate::clock::micros_since;
 use crate::hook::Script;
-use crate::orphans::{self, Orphan};
+use crate::orphans::Orphan;
 use crate::output::Output;
 use crate::poller::{Poller, Source};
-use crate::process::{self, Exit, Group, Program};
+use crate::process::{Exit, Group, Process, Program};
 
 /// A script that runs.
 #[derive(Debug)]
 struct Running {
+    process: Process,
     key: DeviceKey,
     verb: Verb,
     /// `None`: an earlier daemon has started it, and its output is lost.
     output: Option<Output>,
-    /// What its end is heard of by, if it has one.
-    _process: Option<OwnedFd>,
     /// It was told to end; so is whatever it leaves behind.
     stopped: bool,
     since: Instant,
@@ -100,10 +98,10 @@ impl Hooks {
         log::debug!("{}: process {pid} runs {}", hook.key, script.path.display());
         let since = Instant::now();
         let running = Running {
+            process: Process::Child { pid, _descriptor: poller.add_child(pid) },
             key: hook.key,
             verb: hook.verb,
             output: Some(output),
-            _process: poller.add_child(pid),
             stopped: false,
             since,
         };
@@ -111,34 +109,25 @@ impl Hooks {
         Ok(())
     }
 
-    /// Takes over a hook that an earlier daemon has started. False if it has ended by now.
-    ///
-    /// # Errors
-    ///
-    /// It runs, and the system does not let the daemon wait for its end.
-    pub(crate) fn adopt(&mut self, orphan: &Orphan, poller: &Poller) -> io::Result<bool> {
-        let process = match poller.add_process(orphan.pid) {
-            Err(error) if orphans::is_gone(&error) => return Ok(false),
-            process => process?,
-        };
+    /// Takes over a hook that an earlier daemon has started. The poller tells of its end.
+    pub(crate) fn adopt(&mut self, orphan: Orphan) {
         let running = Running {
+            process: Process::Adopted { pid: orphan.pid, descriptor: orphan.process },
             key: orphan.key,
             verb: orphan.verb,
             output: None,
-            _process: Some(process),
             stopped: false,
             since: Instant::now(),
         };
         self.running.insert(orphan.pid, running);
-        Ok(true)
     }
 
     /// Asks the device's hook and all it has started to end, or ends them. A built-in hook is
     /// given up: this is its end.
     pub(crate) fn signal(&mut self, key: DeviceKey, signal: Signal) -> Option<HookEnd> {
-        for (pid, running) in self.running.iter_mut().filter(|(_, running)| running.key == key) {
+        for running in self.running.values_mut().filter(|running| running.key == key) {
             running.stopped = true;
-            process::signal_group(*pid, signal);
+            running.process.signal_group(signal);
         }
         self.builtins.give_up(key)
     }
@@ -176,7 +165,7 @@ impl Hooks {
         let key = running.key;
         if running.stopped {
             // What it has started may not have heard the first time.
-            process::signal_group(pid, Signal::SIGKILL);
+            running.process.signal_group(Signal::SIGKILL);
         }
         if let Some(output) = &mut running.output {
             output.finish(|line| log::info!("{key}: hook: {line}"));

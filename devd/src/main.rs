@@ -35,6 +35,7 @@ mod standard_error;
 #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
 mod static_libc;
 mod store_lock;
+mod token;
 mod words;
 mod xl_devd;
 

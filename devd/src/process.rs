@@ -2,17 +2,51 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
+
+use crate::descriptor::{self, Scope};
+use crate::token::{self, Token};
+
+/// Where programs look for the store if this variable is set.
+pub(crate) const STORE_VARIABLE: &str = "XENSTORED_PATH";
+
+/// What all programs that the daemon starts have in their environment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inheritance {
+    /// The path of the store, if `--xenstore` names one.
+    pub(crate) xenstore: Option<PathBuf>,
+    /// `None` if nothing is started (`--dry-run`).
+    pub(crate) token: Option<Token>,
+}
+
+impl Inheritance {
+    /// The variables to add to the daemon's own environment.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, &OsStr)> {
+        let store = self.xenstore.as_deref().map(|path| (STORE_VARIABLE, path.as_os_str()));
+        let token = self.token.as_ref().map(|token| (token::VARIABLE, token.value()));
+        store.into_iter().chain(token)
+    }
+
+    /// The path of the store that the programs have in their environment.
+    pub(crate) fn store(&self) -> Option<PathBuf> {
+        let inherited = || std::env::var_os(STORE_VARIABLE).map(PathBuf::from);
+        self.xenstore.clone().or_else(inherited)
+    }
+
+    pub(crate) const fn token(&self) -> Option<&Token> {
+        self.token.as_ref()
+    }
+}
 
 /// How a program runs beside the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,11 +150,63 @@ pub(crate) fn reap(pid: Pid) -> Exit {
     }
 }
 
-/// Sends a signal to a process and all it has started in its group.
-pub(crate) fn signal_group(leader: Pid, signal: Signal) {
-    match killpg(leader, signal) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => log::error!("cannot send {signal} to process group {leader}: {error}"),
+/// A process that the daemon hears of and signals, and no other by mistake.
+#[derive(Debug)]
+pub(crate) enum Process {
+    /// A child has its number until it is [reaped](reap). It has no descriptor if `SIGCHLD` tells
+    /// of its end.
+    Child { pid: Pid, _descriptor: Option<OwnedFd> },
+    /// The child of an earlier daemon: its number may be another's once it has ended, so it is
+    /// known by its descriptor.
+    Adopted { pid: Pid, descriptor: OwnedFd },
+}
+
+impl Process {
+    pub(crate) const fn pid(&self) -> Pid {
+        match self {
+            Self::Child { pid, .. } | Self::Adopted { pid, .. } => *pid,
+        }
+    }
+
+    /// Sends a signal to the process alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let sent = match self {
+            Self::Child { pid, .. } => kill(*pid, signal).map_err(io::Error::from),
+            Self::Adopted { descriptor, .. } => {
+                descriptor::signal_process(descriptor, Some(signal), Scope::Process)
+            }
+        };
+        self.tell(signal, "process", sent);
+    }
+
+    /// Sends a signal to the process, which leads a group, and all it has started in the group.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        let sent = match self {
+            Self::Child { pid, .. } => killpg(*pid, signal).map_err(io::Error::from),
+            Self::Adopted { pid, descriptor } => signal_adopted_group(*pid, descriptor, signal),
+        };
+        self.tell(signal, "process group", sent);
+    }
+
+    fn tell(&self, signal: Signal, what: &str, sent: io::Result<()>) {
+        match sent {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => {
+                log::error!("cannot send {signal} to {what} {}: {error}", self.pid());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Before Linux 6.9 only the group's number is left, which is the group's as long as its leader
+/// lives. When the leader has ended, the rest of its group stays.
+fn signal_adopted_group(pid: Pid, leader: &OwnedFd, signal: Signal) -> io::Result<()> {
+    match descriptor::signal_process(leader, Some(signal), Scope::Group) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            descriptor::signal_process(leader, None, Scope::Process)?;
+            killpg(pid, signal).map_err(io::Error::from)
+        }
+        sent => sent,
     }
 }
 

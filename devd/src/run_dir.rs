@@ -3,6 +3,7 @@
 //!
 //! | file | what it is |
 //! |---|---|
+//! | `token` | what hooks and QEMUs are recognised by; see [`token`](crate::token) |
 //! | `xenbus.lock` | the lock of the daemon that serves this domain's own store |
 //! | `store-HASH.lock` | the same for a store behind another socket; its path is in the file |
 

@@ -24,6 +24,8 @@ impl Call {
             let at = added.iter().position(|pair| *pair == inherited);
             added.remove(at.unwrap_or_else(|| panic!("{inherited} is not passed on")));
         }
+        let tokens = added.extract_if(.., |pair| pair.starts_with("DEVD_TOKEN=")).count();
+        assert_eq!(tokens, 1, "by which a later daemon knows it");
         added.sort();
         let words = process::arguments(pid);
         let call = Self { pid, words, added };

@@ -85,7 +85,7 @@ impl Site {
             process::words(&fs::read(self.store.path().join(format!("{pid}.{kind}"))).unwrap())
         };
         let mut added = note("environment");
-        added.retain(|pair| !daemon.contains(pair));
+        added.retain(|pair| !daemon.contains(pair) && !pair.starts_with("DEVD_TOKEN="));
         Call { words: note("words"), added }
     }
 }

@@ -31,8 +31,8 @@ const FAULTS: [Fault; 16] = [
     ("recv", Errno::ECONNRESET, "I try to get it back"),
     ("pidfd_open", Errno::EMFILE, "os error 24"),
     ("waitpid", Errno::EINTR, ""),
-    ("kill", Errno::EPERM, "EPERM"),
-    ("killpg", Errno::EPERM, "EPERM"),
+    ("kill", Errno::EPERM, "(os error 1)"),
+    ("killpg", Errno::EPERM, "(os error 1)"),
 ];
 
 /// The same where processes have no descriptors (before Linux 5.3).

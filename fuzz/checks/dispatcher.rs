@@ -72,6 +72,8 @@ struct People {
     named: BTreeSet<DeviceKey>,
     looks: BTreeMap<DeviceKey, Want>,
     hooks: BTreeMap<DeviceKey, Verb>,
+    /// Those of them that ran already: they are not asked whether they may.
+    found: BTreeSet<DeviceKey>,
     /// The device whose hook has ended just now: its second pass may follow.
     ended: Option<DeviceKey>,
     /// QEMUs that are there, as far as the dispatcher was told.
@@ -94,6 +96,7 @@ impl People {
             named: BTreeSet::new(),
             looks: BTreeMap::new(),
             hooks: BTreeMap::new(),
+            found: BTreeSet::new(),
             ended: None,
             qemus: BTreeSet::new(),
             removals: BTreeSet::new(),
@@ -188,6 +191,7 @@ impl People {
 
     fn end_hook(&mut self, key: DeviceKey, end: HookEnd) {
         self.hooks.remove(&key);
+        self.found.remove(&key);
         self.ended = Some(key);
         self.dispatcher.handle_hook_end(key, end, self.now);
     }
@@ -228,8 +232,7 @@ impl People {
                 if self.dispatcher.phase(key).is_some() {
                     self.named.insert(key);
                     self.hooks.insert(key, verb);
-                    // Those that run already are not asked whether they may.
-                    self.max_hooks = self.max_hooks.max(self.dispatcher.running_hooks());
+                    self.found.insert(key);
                 }
             }
             7 if bytes.next() == 0xff => {
@@ -272,7 +275,7 @@ impl People {
                 assert!(!self.closing || !self.eager || self.ended == Some(key) && hook.tap);
                 let other = self.hooks.insert(key, hook.verb);
                 assert!(other.is_none(), "two hooks of {key} at once");
-                assert!(self.hooks.len() <= self.max_hooks);
+                assert!(self.hooks.len() - self.found.len() <= self.max_hooks);
             }
             Action::CheckHook(key) => {
                 self.check_known(key);
@@ -333,7 +336,7 @@ impl People {
         assert!(self.dispatcher.devices().all(|(key, _)| self.named.contains(&key)));
         assert!(self.dispatcher.running_hooks() <= self.max_hooks);
         if self.eager {
-            assert_eq!(self.dispatcher.running_hooks(), self.hooks.len());
+            assert_eq!(self.dispatcher.running_hooks(), self.hooks.len() - self.found.len());
             let bound = 4 + 8 * (self.named.len() + guests);
             assert!(self.actions <= bound, "{} actions, {devices} devices", self.actions);
         }

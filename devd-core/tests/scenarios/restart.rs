@@ -1,6 +1,6 @@
 //! The daemon is started again: that changes nothing, whatever was under way.
 
-use devd_core::{DeviceKey, Kind, Notice};
+use devd_core::{DeviceKey, Kind, Notice, Settings};
 
 use crate::world::{Spec, World};
 
@@ -160,4 +160,35 @@ fn a_restart_at_any_moment_leaves_a_device_served_once_and_gone_in_the_end() {
             assert!((hooked..=most).contains(&removals), "{kind:?} after {moment} ms: {removals}");
         }
     }
+}
+
+#[test]
+fn found_hooks_that_hang_take_no_place_from_others() {
+    let mut world = World::calm_with(Settings { max_hooks: 2, ..Settings::default() });
+    let hanging = [0, 1].map(|devid| world.create(&Spec::new(Kind::Vif, 1, devid, "deaf")));
+    world.run(200);
+    world.restart_daemon();
+    let others = [2, 3].map(|guest| world.create(&Spec::new(Kind::Vif, guest, 0, "works")));
+    world.run(200);
+    assert!(hanging.iter().all(|key| world.hooks.of(*key).is_some()));
+    assert!(others.iter().all(|key| world.is_served(*key)));
+    // Nor is a place lost, or won, when the found hooks end.
+    world.settle_well();
+    let last = world.create(&Spec::new(Kind::Vif, 1, 4, "works"));
+    world.settle_well();
+    assert!(world.is_served(last));
+}
+
+#[test]
+fn second_pass_of_a_found_hook_waits_for_a_place() {
+    let mut world = World::calm_with(Settings { max_hooks: 1, ..Settings::default() });
+    let mut spec = Spec::new(Kind::Vif, 1, 0, "works");
+    spec.vif_type = Some("vif_ioemu");
+    let emulated = world.create(&spec);
+    world.run_until(|world| world.hooks.of(emulated).is_some());
+    world.restart_daemon();
+    world.create(&Spec::new(Kind::Vif, 1, 1, "deaf"));
+    world.settle_well();
+    assert!(world.is_served(emulated));
+    assert_eq!(world.hooks_of(emulated), ["add", "add tap"]);
 }

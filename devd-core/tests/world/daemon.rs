@@ -475,8 +475,9 @@ impl World {
         if let Err(violation) = self.ledger.started(process, &self.store) {
             self.violate(violation);
         }
-        if self.hooks.running().count() > self.settings.max_hooks {
-            self.violate(format!("{} hooks run", self.hooks.running().count()));
+        let started = self.hooks.running().filter(|(_, hook)| !hook.found).count();
+        if started > self.settings.max_hooks {
+            self.violate(format!("{started} hooks run beside those that were found"));
         }
         let delay = self.chance.number(20..=1_200);
         self.clock.after(delay, Happening::Hook(pid));

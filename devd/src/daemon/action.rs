@@ -80,7 +80,7 @@ impl Daemon<'_> {
         match action {
             Action::Observe(key, want) => self.executor.look(key, want),
             Action::FindService(domid) => {
-                let runs = self.qemus.runs(&mut self.client, domid)?;
+                let runs = self.qemus.runs(domid);
                 let event = if runs { ServiceEvent::Ready } else { ServiceEvent::Absent };
                 self.dispatcher.handle_service(domid, event, now);
             }

@@ -16,14 +16,16 @@ use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::hooks::Hooks;
-use crate::orphans;
+use crate::orphans::{self, Criteria};
 use crate::pidfile::{PidFile, PidFileError};
-use crate::poller::{Poller, signal_fd};
+use crate::poller::{Poller, Source, signal_fd};
+use crate::process::Inheritance;
 use crate::qemu::Qemus;
 use crate::readiness::Readiness;
 use crate::removal::Removals;
 use crate::run_dir::RunDir;
 use crate::store_lock::{IdentityError, StoreIdentity, StoreLock, StoreLockError};
+use crate::token::{self, Token};
 use crate::words::Surroundings;
 use crate::xl_devd;
 
@@ -133,10 +135,10 @@ impl<'a> Daemon<'a> {
         client.set_interrupt(interrupt.into());
         client.watch(BACKEND, TOKEN).map_err(|error| StartError::of_watch(address, error))?;
 
-        let xenstore = options.xenstore.clone();
+        let inheritance = Inheritance { xenstore: options.xenstore.clone(), token: token(options) };
         let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
         let log_dir = log_dir.unwrap_or_else(|| PathBuf::from("/var/log/xen"));
-        let chooser = Chooser::new(options.hooks, options.script_dirs.clone(), xenstore.clone());
+        let chooser = Chooser::new(options.hooks, options.script_dirs.clone(), inheritance.clone());
         let hooks = patiently(|| Hooks::new(chooser.clone(), options.antispoof, &poller))
             .map_err(|error| StartError::system("hear of built-in hooks", error))?;
         let mut daemon = Self {
@@ -146,7 +148,7 @@ impl<'a> Daemon<'a> {
             executor: Executor::default(),
             removals: Removals::default(),
             hooks,
-            qemus: Qemus::new(options.qemu.clone(), xenstore, log_dir),
+            qemus: Qemus::new(options.qemu.clone(), inheritance.clone(), log_dir),
             surroundings: Surroundings {
                 hooks: options.hooks,
                 script_dirs: options.script_dirs.clone(),
@@ -168,23 +170,51 @@ impl<'a> Daemon<'a> {
         patiently(|| daemon.poll_store())
             .map_err(|error| StartError::system("hear of the store", error))?;
         daemon.announce();
-        daemon.adopt().map_err(|error| StartError::system("see what runs here", error))?;
+        daemon
+            .adopt(inheritance)
+            .map_err(|error| StartError::system("see what runs here", error))?;
         Ok(daemon)
     }
 
     /// Takes over what an earlier daemon has left running.
-    fn adopt(&mut self) -> io::Result<()> {
+    fn adopt(&mut self, inheritance: Inheritance) -> io::Result<()> {
         let now = self.clock.now();
-        let found = patiently(|| orphans::find(self.options.xenstore.as_deref()))?;
-        self.qemus.set_found(&found.qemus);
-        for orphan in &found.hooks {
-            if patiently(|| self.hooks.adopt(orphan, &self.poller))? {
-                log::info!("{}: process {} is its hook", orphan.key, orphan.pid);
-                self.dispatcher.handle_hook_found(orphan.key, orphan.verb, orphan.tap, now);
-            }
+        let criteria = Criteria {
+            inheritance,
+            script_dirs: self.options.script_dirs.clone(),
+            qemus: self.qemus.paths(),
+        };
+        let mut found = patiently(|| orphans::find(&criteria))?;
+        for orphan in std::mem::take(&mut found.hooks) {
+            patiently(|| self.poller.add(&orphan.process, Source::Process(orphan.pid)))?;
+            log::info!("{}: process {} is its hook", orphan.key, orphan.pid);
+            self.dispatcher.handle_hook_found(orphan.key, orphan.verb, orphan.tap, now);
+            self.hooks.adopt(orphan);
         }
+        self.qemus.set_found(found);
         Ok(())
     }
+}
+
+/// What hooks and QEMUs are recognised by. `None` if nothing is started.
+fn token(options: &Options) -> Option<Token> {
+    let path = options.run_dir().join(token::FILE);
+    if options.dry_run {
+        return Token::load(&path).ok().flatten();
+    }
+    let kept = match RunDir::open(options.run_dir()) {
+        Ok(_) => Token::load_or_make(&path).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    kept.or_else(|error| {
+        log::warn!(
+            "cannot keep a token in {}: {error}; a daemon that is started later knows hooks and \
+             QEMUs by their programs only",
+            path.display()
+        );
+        Token::random()
+    })
+    .ok()
 }
 
 /// Tries a few times what the system refuses, as it may for lack of memory or of files.

@@ -9,21 +9,21 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use devd_core::{DeviceKey, Domid, ServiceEvent, ServiceFailure, Time};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use xs_client::{Client, Error};
 use xs_proto::ErrorCode;
 
 use crate::cli::Qemu;
 use crate::executor;
-use crate::orphans;
-use crate::poller::Poller;
-use crate::process::{self, Exit, Group, Program};
+use crate::orphans::Orphans;
+use crate::poller::{Poller, Source};
+use crate::process::{self, Exit, Group, Inheritance, Process, Program};
 
 use log_file::QemuLog;
 
@@ -35,6 +35,8 @@ const STOP: Duration = Duration::from_secs(10);
 const LOG_CHECK: Duration = Duration::from_secs(60);
 /// When to ask the store again what it has refused.
 const RETRY: Duration = Duration::from_secs(1);
+/// When to look again whether a process is a guest's QEMU that did not let itself be looked at.
+const UNREAD_RETRY: Duration = Duration::from_secs(10);
 /// How often a node is tried to be removed.
 const REMOVALS: u8 = 10;
 /// A log that has grown to this size, in bytes, is emptied.
@@ -72,16 +74,15 @@ impl Stage {
     }
 }
 
+/// A guest's QEMU.
 #[derive(Debug)]
-struct Process {
-    pid: Pid,
+struct Running {
+    process: Process,
     stage: Stage,
     /// Does the store say which process it is?
     noted: bool,
     /// `None`: its log could not be opened.
     log: Option<QemuLog>,
-    /// What its end is heard of by, if it has one.
-    _process: Option<OwnedFd>,
 }
 
 /// A node that is to go and that the store has not let go.
@@ -118,15 +119,15 @@ impl Questions {
 #[derive(Debug)]
 pub(crate) struct Qemus {
     program: Qemu,
-    xenstore: Option<PathBuf>,
+    inheritance: Inheritance,
     log_dir: PathBuf,
-    processes: HashMap<Domid, Process>,
+    processes: HashMap<Domid, Running>,
     /// What the logs of QEMUs end with that failed. A guest's next QEMU removes its entry.
     last_lines: HashMap<Domid, String>,
     /// Their deadlines, the earliest first. One that is not its process's any more does not count.
     deadlines: BinaryHeap<Reverse<(Time, Domid)>>,
-    /// QEMUs that were found running at the daemon's start.
-    found: HashMap<Domid, Pid>,
+    /// What ran already at the daemon's start. Nobody else has started QEMUs since.
+    found: Orphans,
     /// Is `device-model` watched? Only as long as a QEMU is being started.
     watching: bool,
     next_log_check: Option<Time>,
@@ -144,15 +145,15 @@ pub(crate) struct Qemus {
 pub(crate) type Happened = (Domid, ServiceEvent);
 
 impl Qemus {
-    pub(crate) fn new(program: Qemu, xenstore: Option<PathBuf>, log_dir: PathBuf) -> Self {
+    pub(crate) fn new(program: Qemu, inheritance: Inheritance, log_dir: PathBuf) -> Self {
         Self {
             program,
-            xenstore,
+            inheritance,
             log_dir,
             processes: HashMap::new(),
             last_lines: HashMap::new(),
             deadlines: BinaryHeap::new(),
-            found: HashMap::new(),
+            found: Orphans::default(),
             watching: false,
             next_log_check: None,
             due: Questions::default(),
@@ -163,8 +164,17 @@ impl Qemus {
     }
 
     /// QEMUs that run at the daemon's start.
-    pub(crate) fn set_found(&mut self, found: &[(Domid, Pid)]) {
-        self.found = found.iter().copied().collect();
+    pub(crate) fn set_found(&mut self, found: Orphans) {
+        self.found = found;
+    }
+
+    /// Where the QEMU may be that the daemon, or an earlier one, has started.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        let usual = USUAL.iter().map(PathBuf::from);
+        match &self.program {
+            Qemu::Path(path) => usual.chain([path.clone()]).collect(),
+            Qemu::Usual | Qemu::None => usual.collect(),
+        }
     }
 
     /// Is there a QEMU for the guest already? `None`: there is one, and it is not ready yet; or
@@ -204,28 +214,36 @@ impl Qemus {
             return self.look(client, domid, now);
         }
         let note = self.noted_pid(client, domid)?;
-        let candidates = note.into_iter().chain(self.found.get(&domid).copied());
-        let (pid, process) = match adopt(candidates, domid, poller) {
-            Ok(Some(adopted)) => adopted,
-            Ok(None) => {
-                if note.is_some() {
-                    self.remove_nodes(client, domid, now)?;
-                }
-                return Ok(Some(ServiceEvent::Absent));
+        // It may be the guest's QEMU, and a second one would do what that has done already.
+        if let Some(pid) = note.filter(|pid| self.found.is_unread(*pid)) {
+            log::error!(
+                "guest {domid}: process {pid}, which {} names as its QEMU, does not let itself be \
+                 looked at; its disks wait until that process has ended",
+                pid_node(domid)
+            );
+            self.refused.unfound.push(domid);
+            self.retry.get_or_insert(now.after(UNREAD_RETRY));
+            return Ok(None);
+        }
+        let Some(qemu) = self.found.take_qemu(domid, note) else {
+            if note.is_some() {
+                self.remove_nodes(client, domid, now)?;
             }
-            // It may run, and a second one would do what it has done already.
-            Err(error) => {
-                log::error!("guest {domid}: cannot find out whether its QEMU runs: {error}");
-                self.find_later(domid, now);
-                return Ok(None);
-            }
+            return Ok(Some(ServiceEvent::Absent));
         };
-        self.found.remove(&domid);
+        let pid = qemu.pid;
+        if let Err(error) = poller.add(&qemu.process, Source::Process(pid)) {
+            log::error!("guest {domid}: cannot hear of the end of its QEMU: {error}");
+            self.found.qemus.push(qemu);
+            self.find_later(domid, now);
+            return Ok(None);
+        }
+        let process = Process::Adopted { pid, descriptor: qemu.process };
         log::info!("guest {domid}: process {pid} is its QEMU");
         let log = QemuLog::open(self.log_path(domid)).map_err(|error| {
             log::warn!("guest {domid}: cannot open its QEMU's log: {error}; it may grow");
         });
-        self.insert(domid, pid, note == Some(pid), log.ok(), Some(process), now);
+        self.insert(domid, process, note == Some(pid), log.ok(), now);
         self.note_pid(client, domid, now);
         self.watch(client)?;
         self.look(client, domid, now)
@@ -234,15 +252,14 @@ impl Qemus {
     fn insert(
         &mut self,
         domid: Domid,
-        pid: Pid,
+        process: Process,
         noted: bool,
         log: Option<QemuLog>,
-        process: Option<OwnedFd>,
         now: Time,
     ) {
         let deadline = now.after(START);
         let stage = Stage::Starting(deadline);
-        self.processes.insert(domid, Process { pid, stage, noted, log, _process: process });
+        self.processes.insert(domid, Running { process, stage, noted, log });
         self.deadlines.push(Reverse((deadline, domid)));
     }
 
@@ -256,10 +273,8 @@ impl Qemus {
     }
 
     /// Does a QEMU for the guest run? Changes nothing.
-    pub(crate) fn runs(&self, client: &mut Client, domid: Domid) -> Result<bool, Error> {
-        let noted = self.noted_pid(client, domid)?;
-        let mut candidates = noted.into_iter().chain(self.found.get(&domid).copied());
-        Ok(candidates.any(|pid| orphans::is_qemu_of(pid, domid).unwrap_or(false)))
+    pub(crate) fn runs(&self, domid: Domid) -> bool {
+        self.found.qemus.iter().any(|qemu| qemu.domid == domid)
     }
 
     /// Starts a QEMU for the guest, unless there is one.
@@ -293,7 +308,8 @@ impl Qemus {
             }
         };
         log::info!("guest {domid}: started QEMU, process {pid}");
-        self.insert(domid, pid, false, Some(log), poller.add_child(pid), now);
+        let process = Process::Child { pid, _descriptor: poller.add_child(pid) };
+        self.insert(domid, process, false, Some(log), now);
         self.next_log_check.get_or_insert(now.after(LOG_CHECK));
         self.note_pid(client, domid, now);
         Ok(None)
@@ -331,11 +347,11 @@ impl Qemus {
             self.remove_nodes(client, domid, now)?;
             return Ok(Some(ServiceEvent::Absent));
         };
-        log::info!("guest {domid}: ending QEMU, process {}", process.pid);
+        log::info!("guest {domid}: ending QEMU, process {}", process.process.pid());
         let deadline = now.after(STOP);
         process.stage = Stage::Stopping(deadline);
         self.deadlines.push(Reverse((deadline, domid)));
-        signal(process.pid, Signal::SIGHUP);
+        process.process.signal(Signal::SIGHUP);
         Ok(None)
     }
 
@@ -415,9 +431,9 @@ impl Qemus {
         exit: impl FnOnce() -> Exit,
         now: Time,
     ) -> Option<Happened> {
-        let mut guests = self.processes.iter().filter(|(_, process)| process.pid == pid);
+        let mut guests = self.processes.iter().filter(|(_, process)| process.process.pid() == pid);
         let domid = guests.next().map(|(domid, _)| *domid)?;
-        let Process { stage, log, .. } = self.processes.remove(&domid)?;
+        let Running { stage, log, .. } = self.processes.remove(&domid)?;
         let failure = match exit() {
             Exit::Code(code) => ServiceFailure::Exit(code),
             Exit::Signal(signal) => ServiceFailure::Signal(signal),
@@ -482,7 +498,7 @@ impl Qemus {
                 // They have none.
                 Stage::Running | Stage::Overdue => continue,
             }
-            signal(process.pid, Signal::SIGKILL);
+            process.process.signal(Signal::SIGKILL);
         }
         if self.next_log_check.is_some_and(|at| at <= now) {
             self.cap_logs();
@@ -546,8 +562,8 @@ impl Qemus {
              -monitor /dev/null -serial /dev/null -parallel /dev/null -nic none"
         );
         arguments.extend(words.split(' ').filter_map(|word| CString::new(word).ok()));
-        let store = self.xenstore.as_ref().map(|path| ("XENSTORED_PATH", path.as_os_str()));
-        let environment = process::environment(store.as_slice());
+        let added: Vec<_> = self.inheritance.variables().collect();
+        let environment = process::environment(&added);
         let program = Program {
             path: &program,
             arguments: &arguments,
@@ -616,7 +632,7 @@ impl Qemus {
     fn note_pid(&mut self, client: &mut Client, domid: Domid, now: Time) {
         let process = self.processes.get_mut(&domid).filter(|process| !process.noted);
         let Some(process) = process else { return };
-        match client.write(pid_node(domid), process.pid.to_string()) {
+        match client.write(pid_node(domid), process.process.pid().to_string()) {
             Ok(()) => process.noted = true,
             Err(error) => {
                 log::warn!("guest {domid}: cannot note QEMU's process id: {error}");
@@ -685,24 +701,6 @@ impl Qemus {
     }
 }
 
-/// The first of these processes that is the guest's QEMU, and what tells of its end.
-fn adopt(
-    mut candidates: impl Iterator<Item = Pid>,
-    domid: Domid,
-    poller: &Poller,
-) -> io::Result<Option<(Pid, OwnedFd)>> {
-    candidates
-        .find_map(|pid| match orphans::is_qemu_of(pid, domid) {
-            Ok(true) => match poller.add_process(pid) {
-                Err(error) if orphans::is_gone(&error) => None,
-                process => Some(process.map(|process| (pid, process))),
-            },
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
-        })
-        .transpose()
-}
-
 fn pid_node(domid: Domid) -> String {
     format!("libxl/{domid}/qdisk-backend-pid")
 }
@@ -716,11 +714,5 @@ pub(crate) fn refused(code: &ErrorCode) -> ServiceFailure {
     match code {
         ErrorCode::Acces | ErrorCode::NoEnt => ServiceFailure::NotDriverDomain,
         code => ServiceFailure::Store(code.errno().unwrap_or(libc::EIO)),
-    }
-}
-
-fn signal(pid: Pid, signal: Signal) {
-    if let Err(error) = kill(pid, signal) {
-        log::error!("cannot send {signal} to process {pid}: {error}");
     }
 }

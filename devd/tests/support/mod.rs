@@ -10,6 +10,7 @@
 //! * [`network`]: a network namespace with real interfaces.
 //! * [`Stage`]: one life after the other, for mishaps to happen in; [`Failing`]: mishaps of the
 //!   system; [`Later`]: its clock; [`Memory`]: what is allocated.
+//! * [`Hanging`]: a process whose memory nobody can read; [`OtherUser`]: what another user runs.
 //! * [`process`]: processes as `/proc` shows them.
 //! * [`toolstack`]: what it writes.
 //! * [`stand_in`]: what hooks call to reach the store, and the QEMU.
@@ -20,6 +21,7 @@ mod daemon;
 mod device;
 pub mod disk;
 mod failing;
+pub mod hanging;
 pub mod hostile;
 mod kernel;
 mod later;
@@ -39,6 +41,7 @@ use std::time::{Duration, Instant};
 pub use daemon::Devd;
 pub use device::Device;
 pub use failing::Failing;
+pub use hanging::{Hanging, OtherUser};
 pub use kernel::Kernel;
 pub use later::Later;
 pub use memory::Memory;

@@ -13,6 +13,11 @@ pub fn is_alive(pid: i32) -> bool {
         .is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z')))
 }
 
+/// Is it one of [`Hanging`](super::Hanging)? To read its memory would wait for ever.
+pub fn hangs(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "hang\n")
+}
+
 /// Its arguments, the program's name first.
 pub fn arguments(pid: i32) -> Vec<String> {
     words(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default())
@@ -80,7 +85,10 @@ pub fn that_know(path: &Path) -> Vec<i32> {
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter(|pid| {
         let knows = |words: Vec<String>| words.iter().any(|word| word.contains(path));
-        *pid != own && is_alive(*pid) && (knows(environment(*pid)) || knows(arguments(*pid)))
+        *pid != own
+            && is_alive(*pid)
+            && !hangs(*pid)
+            && (knows(environment(*pid)) || knows(arguments(*pid)))
     })
     .collect()
 }
