@@ -7,7 +7,6 @@
 #[allow(dead_code, unreachable_pub, reason = "tests use the rest of it")]
 mod site;
 
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use benches::versus::{WALL, Way, compare};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use site::Site;
-use xs_client::{Batch, Client, Event, Quirks, Socket, Transport, WaitFor};
+use xs_client::{Batch, Client, Event, Quirks, Socket, Stream, Transport, TransportError, WaitFor};
 
 const VALUE: &[u8] = b"/etc/xen/scripts/vif-bridge";
 
@@ -162,7 +161,7 @@ struct Pipe {
 }
 
 impl Transport for Pipe {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
         self.socket.read(buffer)
     }
 
@@ -170,11 +169,11 @@ impl Transport for Pipe {
         &mut self,
         buffer: &mut [u8],
         timeout: Option<Duration>,
-    ) -> io::Result<Option<usize>> {
+    ) -> Result<Option<usize>, TransportError> {
         self.socket.read_within(buffer, timeout)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError> {
         self.socket.write(bytes)
     }
 
@@ -190,11 +189,11 @@ impl Transport for Pipe {
         self.socket.close();
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
+    fn reopen(&mut self) -> Result<Stream, TransportError> {
         self.socket.reopen()
     }
 
-    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> io::Result<bool> {
+    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> Result<bool, TransportError> {
         self.socket.wait(what, timeout)
     }
 }

@@ -5,11 +5,10 @@
 //! bytes, which are a request's type, transaction and payload, or just bytes.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use xs_client::embedded::{InProcess, Options, Quota, Store};
-use xs_client::{Transport, WaitFor};
+use xs_client::{Transport, TransportError, WaitFor};
 use xs_proto::{ErrorCode, Frame, Header, MessageType, PermissionList, Reply, Request, WatchEvent};
 
 /// Small, to be reached.
@@ -227,9 +226,7 @@ impl Peer {
         while !bytes.is_empty() {
             match self.stream.write(bytes) {
                 Ok(len) => bytes = &bytes[len..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.wait(WaitFor::InputOrRoom)
-                }
+                Err(TransportError::WouldBlock) => self.wait(WaitFor::InputOrRoom),
                 // The store has closed the stream before all of it was sent.
                 Err(_) => return,
             }
@@ -253,7 +250,7 @@ impl Peer {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(len) => self.incoming.extend_from_slice(&buffer[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.wait(WaitFor::Input),
+                Err(TransportError::WouldBlock) => self.wait(WaitFor::Input),
                 Err(_) => return None,
             }
         }

@@ -1,6 +1,7 @@
 //! Many requests at once.
 
-use std::ops::Range;
+use alloc::vec::Vec;
+use core::ops::Range;
 
 use xs_proto::{ErrorCode, MessageType, Path, Permission, PermissionList, Reply, Request};
 

@@ -1,19 +1,26 @@
 //! The blocking face of a connection.
 
-use std::fmt;
-use std::io;
+use alloc::boxed::Box;
+use core::fmt;
+use core::time::Duration;
+#[cfg(feature = "std")]
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
+#[cfg(feature = "std")]
 use nix::errno::Errno;
+#[cfg(feature = "std")]
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xs_proto::{MessageType, Reply, Request};
 
 use crate::connection::{Arrival, Connection, Oddities};
 use crate::exchange::{Exchange, Nothing, Rewatch, Single};
-use crate::transport::{Device, Socket, Transport, WaitFor, poll_timeout};
+#[cfg(feature = "std")]
+use crate::transport::{Device, Socket, poll_timeout};
+use crate::transport::{Transport, TransportError, WaitFor};
 use crate::watches::Watches;
-use crate::{Address, Batch, Disconnected, Error, Event, OpenError, Quirks};
+#[cfg(feature = "std")]
+use crate::{Address, OpenError, SystemClock};
+use crate::{Batch, Clock, Disconnected, Error, Event, Quirks, Stream, operations};
 
 /// A client of the store, on one connection.
 ///
@@ -25,6 +32,7 @@ use crate::{Address, Batch, Disconnected, Error, Event, OpenError, Quirks};
 /// The client retries conflicting [transactions](Self::transaction), and no other request.
 pub struct Client {
     transport: Box<dyn Transport>,
+    pub(crate) clock: Box<dyn Clock>,
     connection: Connection,
     pub(crate) watches: Watches,
     /// Why there is no connection any more.
@@ -33,6 +41,7 @@ pub struct Client {
     pub(crate) transaction_tries: u32,
     stale_events: StaleEvents,
     /// Readable when nobody wants to wait any more.
+    #[cfg(feature = "std")]
     interrupt: Option<OwnedFd>,
 }
 
@@ -55,7 +64,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] with what the system says.
+    /// [`OpenError`] with the system's error.
+    #[cfg(feature = "std")]
     pub fn open(address: Address) -> Result<Self, OpenError> {
         let opened = match &address {
             Address::Device(path) => Device::open(path).map(Self::new),
@@ -65,16 +75,30 @@ impl Client {
     }
 
     /// A client over a stream that is open already.
+    #[cfg(feature = "std")]
     #[must_use]
     pub fn new(transport: impl Transport + 'static) -> Self {
+        Self::with_clock(transport, SystemClock::start(), Connection::EVENTS)
+    }
+
+    /// A client over a stream that is open already, which gives up a silent store by this clock
+    /// and keeps at most this many bytes of events ([`Connection::EVENTS`] is ample).
+    #[must_use]
+    pub fn with_clock(
+        transport: impl Transport + 'static,
+        clock: impl Clock + 'static,
+        events: usize,
+    ) -> Self {
         Self {
-            connection: Connection::new(*transport.quirks()),
+            connection: Connection::with_events(*transport.quirks(), events),
             transport: Box::new(transport),
+            clock: Box::new(clock),
             watches: Watches::default(),
             lost: None,
             timeout: Self::TIMEOUT,
             transaction_tries: Self::TRANSACTION_TRIES,
             stale_events: StaleEvents::default(),
+            #[cfg(feature = "std")]
             interrupt: None,
         }
     }
@@ -92,6 +116,7 @@ impl Client {
     /// program to end. A silent store is given up within
     /// [`INTERRUPTED`](Self::INTERRUPTED), as if the timeout were over, and
     /// [`wait_event`](Self::wait_event) returns at once. The descriptor is not read from.
+    #[cfg(feature = "std")]
     pub fn set_interrupt(&mut self, readable: OwnedFd) {
         self.interrupt = Some(readable);
     }
@@ -101,6 +126,7 @@ impl Client {
     pub const INTERRUPTED: Duration = Duration::from_secs(1);
 
     /// The descriptor to poll for input; `None` while there is no connection.
+    #[cfg(feature = "std")]
     #[must_use]
     pub fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.transport.as_fd()
@@ -180,20 +206,21 @@ impl Client {
     ///
     /// [`Error::Disconnected`].
     pub fn wait_event(&mut self, timeout: Option<Duration>) -> Result<Option<Event<'_>>, Error> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = timeout.and_then(|timeout| self.clock.now().checked_add(timeout));
         loop {
             self.drop_stale_events();
             if self.connection.has_event() {
                 break;
             }
             self.check()?;
-            let left = time_left(deadline);
+            let left = self.time_left(deadline);
             let read = match self.wait_or_interrupt(left)? {
                 Waited::Input => self.read_once(&mut Nothing)?,
                 Waited::Unknown => self.read_within(left, &mut Nothing)?,
                 Waited::Interrupted | Waited::TooLong => break,
             };
-            if read == Read::Nothing {
+            // A transport may wake up early: the time decides.
+            if read == Read::Nothing || read == Read::Empty && left == Some(Duration::ZERO) {
                 break;
             }
         }
@@ -202,6 +229,7 @@ impl Client {
 
     /// Sleeps until the store has sent something, or the interrupt is readable, or the time is
     /// over.
+    #[cfg(feature = "std")]
     fn wait_or_interrupt(&mut self, timeout: Option<Duration>) -> Result<Waited, Error> {
         let (Some(interrupt), Some(store)) = (&self.interrupt, self.transport.as_fd()) else {
             return Ok(Waited::Unknown);
@@ -211,15 +239,20 @@ impl Client {
             Ok(_) if both[0].any() == Some(true) => Ok(Waited::Interrupted),
             Ok(0) => Ok(Waited::TooLong),
             Ok(_) | Err(Errno::EINTR) => Ok(Waited::Input),
-            Err(errno) => Err(self.lose(io::Error::from(errno).into()).into()),
+            Err(errno) => Err(self.lose(TransportError::from(errno).into()).into()),
         }
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn wait_or_interrupt(&mut self, _: Option<Duration>) -> Result<Waited, Error> {
+        Ok(Waited::Unknown)
     }
 
     /// Lets events come in for this long.
     pub(crate) fn pause(&mut self, duration: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + duration;
-        while self.read_within(time_left(Some(deadline)), &mut Nothing)? != Read::Nothing {
-            if Instant::now() >= deadline {
+        let deadline = self.clock.now() + duration;
+        while self.read_within(self.time_left(Some(deadline)), &mut Nothing)? != Read::Nothing {
+            if self.clock.now() >= deadline {
                 break;
             }
         }
@@ -236,13 +269,23 @@ impl Client {
     /// the watches are kept for the next try, which is the caller's to time.
     pub fn reconnect(&mut self) -> Result<(), Error> {
         self.transport.close();
-        self.connection.reset();
-        if let Err(error) = self.transport.reopen() {
-            return Err(self.lose(error.into()).into());
-        }
+        let stream = match self.transport.reopen() {
+            Ok(stream) => stream,
+            Err(error) => return Err(self.lose(error.into()).into()),
+        };
+        self.connection.reset(stream);
         self.lost = None;
+        match stream {
+            Stream::Fresh => {}
+            Stream::Continued => self.ask(0, &Request::ResetWatches, operations::done)?,
+        }
 
-        let watches = std::mem::take(&mut self.watches);
+        self.rewatch()
+    }
+
+    /// Sets all watches on a connection that has none.
+    fn rewatch(&mut self) -> Result<(), Error> {
+        let watches = core::mem::take(&mut self.watches);
         let mut rewatch = Rewatch::new(watches.as_slice());
         let result = self.drive(&mut rewatch).and_then(|()| match rewatch.refused() {
             None => Ok(()),
@@ -253,6 +296,20 @@ impl Client {
         });
         self.watches = watches;
         result
+    }
+
+    /// As [`reconnect`](Self::reconnect), over another stream that is open already, such as the
+    /// ring in the new page of a domain that was resumed.
+    ///
+    /// # Errors
+    ///
+    /// As [`reconnect`](Self::reconnect).
+    pub fn reconnect_over(&mut self, transport: impl Transport + 'static) -> Result<(), Error> {
+        self.transport.close();
+        self.transport = Box::new(transport);
+        self.connection.replace_stream(*self.transport.quirks());
+        self.lost = None;
+        self.rewatch()
     }
 
     /// Sends all requests of the batch, as many at a time as the window allows, and waits for
@@ -318,11 +375,14 @@ impl Client {
             if exchange.is_over() {
                 return Ok(());
             }
-            let patience = silence.left(self.timeout);
+            let patience = silence.left(self.timeout, &*self.clock);
+            #[cfg(feature = "std")]
             let left = match self.interrupt {
                 Some(_) => patience.min(Self::INTERRUPTED),
                 None => patience,
             };
+            #[cfg(not(feature = "std"))]
+            let left = patience;
             let outstanding = self.connection.outstanding();
             let read = match (unsent, self.connection.quirks().poll_out) {
                 (false, _) => self.read_within(Some(left), exchange)?,
@@ -360,19 +420,16 @@ impl Client {
                 return Ok(false);
             }
             let error = match self.transport.write(bytes) {
-                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(0) => TransportError::Closed,
                 Ok(len) => {
                     self.connection.transmitted(len);
                     continue;
                 }
+                Err(TransportError::WouldBlock) => return Ok(true),
+                Err(TransportError::Interrupted) => continue,
                 Err(error) => error,
             };
-            match error.kind() {
-                io::ErrorKind::WouldBlock => return Ok(true),
-                io::ErrorKind::Interrupted => continue,
-                _ => {}
-            }
-            let refused = error.raw_os_error().and_then(|no| self.connection.transmit_refused(no));
+            let refused = error.errno().and_then(|no| self.connection.transmit_refused(no));
             match refused {
                 Some(answer) => exchange.answer(answer),
                 None => return Err(self.lose(error.into()).into()),
@@ -398,21 +455,17 @@ impl Client {
 
     fn take_in(
         &mut self,
-        read: io::Result<Option<usize>>,
+        read: Result<Option<usize>, TransportError>,
         exchange: &mut dyn Exchange,
     ) -> Result<Read, Error> {
         let len = match read {
             Ok(None) => return Ok(Read::Nothing),
             Ok(Some(0)) => return Err(self.lose(Disconnected::Closed).into()),
             Ok(Some(len)) => len,
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return Ok(Read::Empty),
-                // How a socket ends whose store did not read all that was written.
-                io::ErrorKind::ConnectionReset => {
-                    return Err(self.lose(Disconnected::Closed).into());
-                }
-                _ => return Err(self.lose(error.into()).into()),
-            },
+            Err(TransportError::WouldBlock | TransportError::Interrupted) => {
+                return Ok(Read::Empty);
+            }
+            Err(error) => return Err(self.lose(error.into()).into()),
         };
         let room = self.connection.space().len();
         self.connection.filled(len);
@@ -434,6 +487,17 @@ impl Client {
         }
     }
 
+    /// The time that is left until `deadline`; `None` without a deadline.
+    fn time_left(&self, deadline: Option<Duration>) -> Option<Duration> {
+        deadline.map(|deadline| deadline.saturating_sub(self.clock.now()))
+    }
+
+    #[cfg(not(feature = "std"))]
+    fn is_interrupted(&self) -> bool {
+        false
+    }
+
+    #[cfg(feature = "std")]
     fn is_interrupted(&self) -> bool {
         self.interrupt.as_ref().is_some_and(|fd| {
             let readable = &mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
@@ -467,18 +531,18 @@ const RETRY_WRITE: Duration = Duration::from_millis(10);
 #[derive(Default)]
 struct Silence {
     /// Since the last answer.
-    since: Option<Instant>,
+    since: Option<Duration>,
     /// Since the operation has begun to wait, and how long that was at the last look.
-    begin: Option<Instant>,
+    begin: Option<Duration>,
     length: Duration,
 }
 
 impl Silence {
     /// The part of `timeout` that is left.
-    fn left(&mut self, timeout: Duration) -> Duration {
-        let now = Instant::now();
-        self.length = now.duration_since(*self.begin.get_or_insert(now));
-        timeout.saturating_sub(now.duration_since(*self.since.get_or_insert(now)))
+    fn left(&mut self, timeout: Duration, clock: &dyn Clock) -> Duration {
+        let now = clock.now();
+        self.length = now.saturating_sub(*self.begin.get_or_insert(now));
+        timeout.saturating_sub(now.saturating_sub(*self.since.get_or_insert(now)))
     }
 
     /// The store has answered.
@@ -492,12 +556,8 @@ impl Silence {
     }
 }
 
-/// The time that is left until `deadline`; `None` without a deadline.
-fn time_left(deadline: Option<Instant>) -> Option<Duration> {
-    deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
-}
-
 /// How a wait for the store or the interrupt ended.
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "there is no interrupt"))]
 enum Waited {
     /// There may be something to read.
     Input,

@@ -7,14 +7,16 @@
 //! [`next_arrival`](Connection::next_arrival), events out of
 //! [`next_event`](Connection::next_event).
 
-use std::collections::VecDeque;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::vec::Vec;
 
 use xs_proto::{
     Decoder, ErrorCode, Frame, FrameError, Header, MessageType, Reply, Request, WatchEvent,
 };
 
 use crate::event_queue::EventQueue;
-use crate::{Event, ProtocolError, Quirks};
+use crate::{Event, ProtocolError, Quirks, Stream};
 
 /// Why a request was not queued. The connection is as it was before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,9 +99,20 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The bytes of events that [`new`](Self::new) keeps at most, 1 MiB. An event of a backend is
+    /// some 60 bytes: room for more than a driver domain has devices, each changed several times.
+    pub const EVENTS: usize = EventQueue::CAPACITY;
+
     /// A connection over a fresh stream.
     #[must_use]
     pub fn new(quirks: Quirks) -> Self {
+        Self::with_events(quirks, Self::EVENTS)
+    }
+
+    /// A connection that keeps at most this many bytes of events; more become one
+    /// [`Event::Resync`]. Memory is taken as events come.
+    #[must_use]
+    pub fn with_events(quirks: Quirks, events: usize) -> Self {
         Self {
             quirks,
             decoder: Decoder::new(),
@@ -108,20 +121,36 @@ impl Connection {
             sent: 0,
             message: 0,
             last_req_id: 0,
-            events: EventQueue::new(EventQueue::CAPACITY),
+            events: EventQueue::new(events),
             oddities: Oddities::default(),
         }
     }
 
-    /// Forgets the stream: requests without an answer, half messages, queued events. The new
-    /// one begins with an [`Event::Resync`].
-    pub fn reset(&mut self) {
-        self.decoder.clear();
+    /// Forgets requests without an answer and queued events, in whose place is an
+    /// [`Event::Resync`]. Of a [fresh](Stream::Fresh) stream half messages are forgotten, too; on
+    /// one that is [continued](Stream::Continued) they are still to be completed, in both
+    /// directions, and answers to forgotten requests are [ignored](Arrival::Ignored).
+    pub fn reset(&mut self, stream: Stream) {
         self.pending.clear();
-        self.outgoing.clear();
-        self.sent = 0;
-        self.message = 0;
         self.events.resync();
+        let half_sent = match stream {
+            Stream::Fresh => {
+                self.decoder.clear();
+                0
+            }
+            Stream::Continued if self.sent > self.message => self.message_len(),
+            Stream::Continued => 0,
+        };
+        self.outgoing.truncate(self.message + half_sent);
+        self.outgoing.drain(..self.message);
+        self.sent = if half_sent == 0 { 0 } else { self.sent - self.message };
+        self.message = 0;
+    }
+
+    /// Goes on with a fresh stream that has these quirks.
+    pub(crate) fn replace_stream(&mut self, quirks: Quirks) {
+        self.reset(Stream::Fresh);
+        self.quirks = quirks;
     }
 
     /// How the stream differs from others.

@@ -1,5 +1,7 @@
 //! The names of a node's children, when they do not fit one message.
 
+use alloc::vec::Vec;
+
 use xs_proto::{ErrorCode, Reply, Request};
 
 use crate::{Client, Error, ProtocolError};

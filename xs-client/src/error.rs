@@ -1,11 +1,14 @@
 //! Errors between a client and the store.
 
+use alloc::sync::Arc;
+#[cfg(feature = "std")]
 use std::io;
-use std::sync::Arc;
 
 use xs_proto::{ErrorCode, FrameError, MessageType, PathError};
 
+#[cfg(feature = "std")]
 use crate::Address;
+use crate::TransportError;
 
 /// Why an operation did not succeed.
 ///
@@ -74,8 +77,12 @@ pub enum Disconnected {
     #[error("the store closed it")]
     Closed,
     /// Reading, writing or opening failed.
+    #[cfg(feature = "std")]
     #[error(transparent)]
     Io(Arc<io::Error>),
+    /// A transport that is not the operating system's failed.
+    #[error("{0}")]
+    Transport(Arc<dyn core::error::Error + Send + Sync>),
     /// A message of the store was longer than the protocol allows: the stream behind it cannot be
     /// trusted.
     #[error(transparent)]
@@ -88,9 +95,17 @@ pub enum Disconnected {
     WatchRefused,
 }
 
-impl From<io::Error> for Disconnected {
-    fn from(error: io::Error) -> Self {
-        Self::Io(Arc::new(error))
+impl From<TransportError> for Disconnected {
+    fn from(error: TransportError) -> Self {
+        match error {
+            TransportError::Closed => Self::Closed,
+            #[cfg(feature = "std")]
+            TransportError::Io(error) => Self::Io(Arc::new(error)),
+            TransportError::Other(error) => Self::Transport(error.into()),
+            TransportError::WouldBlock | TransportError::Interrupted => {
+                Self::Transport(Arc::new(error))
+            }
+        }
     }
 }
 
@@ -114,6 +129,7 @@ pub enum ProtocolError {
 }
 
 /// The store was found but could not be opened.
+#[cfg(feature = "std")]
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the store at {address}: {source}{}", remedy(source))]
 pub struct OpenError {
@@ -124,6 +140,7 @@ pub struct OpenError {
 }
 
 /// The remedy, where one is known.
+#[cfg(feature = "std")]
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => "; it takes root",

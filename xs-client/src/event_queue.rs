@@ -1,5 +1,7 @@
 //! Watch events that have arrived and were not taken yet.
 
+use alloc::vec::Vec;
+
 use xs_proto::WatchEvent;
 
 /// Something that the store said unasked.

@@ -1,5 +1,7 @@
 //! Exchanges: the requests of one operation, and the use of their answers.
 
+use alloc::vec::Vec;
+
 use xs_proto::{ErrorCode, MessageType, Reply, Request};
 
 use crate::connection::{Answer, Connection, QueueError};

@@ -2,6 +2,8 @@
 //!
 //! Source: the operations of the same names in `xenstore.txt`.
 
+use alloc::vec::Vec;
+
 use xs_proto::{ErrorCode, Features, Path, Permission, PermissionList, Reply, Request};
 
 use crate::{Client, Error, directory};

@@ -45,6 +45,9 @@ impl Quirks {
         window: 16,
     };
 
+    /// A domain's own ring, with no kernel between.
+    pub const RING: Self = Self::SOCKET;
+
     /// Linux's `/dev/xen/xenbus`, whose buffer has room for 4096 bytes with the header.
     pub const DEVICE: Self = Self {
         one_message_per_write: true,

@@ -1,8 +1,7 @@
 //! Several operations as one.
 
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::time::Duration;
+use alloc::vec::Vec;
+use core::time::Duration;
 
 use xs_proto::{ErrorCode, Permission, Reply, Request};
 
@@ -216,7 +215,8 @@ impl Client {
         loop {
             match self.try_transaction(body) {
                 Err(Error::Refused(ErrorCode::Again)) if tries < self.transaction_tries => {
-                    self.pause(part_of(longest_wait(tries), random()))?;
+                    let number = random(self.clock.now());
+                    self.pause(part_of(longest_wait(tries), number))?;
                     tries += 1;
                 }
                 result => return result,
@@ -269,11 +269,16 @@ fn part_of(longest: Duration, numerator: u32) -> Duration {
     longest.mul_f64(f64::from(numerator) / f64::from(u32::MAX))
 }
 
-/// A number that differs between clients and between tries: the keys of the standard library's
-/// hash tables are random, and that is enough to bring clients out of step.
-fn random() -> u32 {
-    let [a, b, c, d, ..] = RandomState::new().hash_one(()).to_ne_bytes();
-    u32::from_ne_bytes([a, b, c, d])
+/// A number that differs between clients and between tries: the nanoseconds of the clock, mixed
+/// (splitmix64). Clients in step differ by more than one.
+fn random(now: Duration) -> u32 {
+    let [.., a, b, c, d] = {
+        let mut mixed = u64::from(now.subsec_nanos()).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)).to_be_bytes()
+    };
+    u32::from_be_bytes([a, b, c, d])
 }
 
 #[cfg(test)]
@@ -292,7 +297,10 @@ mod tests {
         let longest = Duration::from_millis(50);
         assert_eq!(part_of(longest, 0), Duration::ZERO);
         assert_eq!(part_of(longest, u32::MAX), longest);
-        let numbers: std::collections::HashSet<u32> = (0..16).map(|_| random()).collect();
-        assert!(numbers.len() > 8, "{numbers:?}");
+        let waits: Vec<Duration> =
+            (0..1000).map(|n| part_of(longest, random(Duration::from_nanos(n)))).collect();
+        let mean = waits.iter().sum::<Duration>() / 1000;
+        assert!((longest * 2 / 5..longest * 3 / 5).contains(&mean), "{mean:?}");
+        assert_ne!(waits[0], waits[1]);
     }
 }

@@ -1,5 +1,8 @@
 //! The watches that a client has, to register them again on a new connection.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 /// Path and token of each watch, in the order they were made.
 ///
 /// A list, not a table: a domain may have 128 watches and a daemon has a handful.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,8 @@ use support::server::Server;
 use support::store::{Store, answer};
 use support::{device, event, message};
 use xs_client::{
-    Batch, Client, Disconnected, Error, Event, Outcome, Quirks, Socket, Transport, WaitFor,
+    Batch, Client, Disconnected, Error, Event, Outcome, Quirks, Socket, Stream, Transport,
+    TransportError, WaitFor,
 };
 use xs_proto::{Decoder, ErrorCode, FrameError, Header, MessageType, Reply, Request, WatchEvent};
 
@@ -57,12 +58,12 @@ fn too_long_length_from_the_wire_ends_the_connection() {
 struct Counted(Socket, Arc<AtomicUsize>);
 
 impl Transport for Counted {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.read(buffer)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.write(bytes)
     }
@@ -79,11 +80,11 @@ impl Transport for Counted {
         self.0.close();
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
+    fn reopen(&mut self) -> Result<Stream, TransportError> {
         self.0.reopen()
     }
 
-    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> io::Result<bool> {
+    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> Result<bool, TransportError> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.wait(what, timeout)
     }
@@ -194,12 +195,12 @@ fn receive_returns_though_the_store_never_stops_talking() {
 struct Narrow(UnixStream);
 
 impl Transport for Narrow {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
+        Ok(self.0.read(buffer)?)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError> {
+        Ok(self.0.write(bytes)?)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -212,8 +213,8 @@ impl Transport for Narrow {
 
     fn close(&mut self) {}
 
-    fn reopen(&mut self) -> io::Result<()> {
-        Ok(())
+    fn reopen(&mut self) -> Result<Stream, TransportError> {
+        Ok(Stream::Fresh)
     }
 }
 

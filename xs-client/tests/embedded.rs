@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use xs_client::embedded::{Fault, InProcess, Moment, Options, Quota, Server, Store};
-use xs_client::{Client, Error, Event, Outcome, Transport, WaitFor};
+use xs_client::{Client, Error, Event, Outcome, Transport, TransportError, WaitFor};
 use xs_proto::{Access, ErrorCode, Frame, Header, MessageType, Permission, Request};
 
 /// An expected event comes within this time, on a busy machine too.
@@ -65,7 +65,7 @@ impl Raw {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(len) => self.received.extend_from_slice(&buffer[..len]),
-                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+                Err(error) => assert!(matches!(error, TransportError::WouldBlock), "{error}"),
             }
         }
     }

@@ -52,6 +52,24 @@ pub trait SharedPage {
     fn store(&self, field: Field, value: u32);
 }
 
+impl<P: SharedPage + ?Sized> SharedPage for &P {
+    fn copy_out(&self, offset: usize, out: &mut [u8]) {
+        (**self).copy_out(offset, out);
+    }
+
+    fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        (**self).copy_in(offset, bytes);
+    }
+
+    fn load(&self, field: Field) -> u32 {
+        (**self).load(field)
+    }
+
+    fn store(&self, field: Field, value: u32) {
+        (**self).store(field, value);
+    }
+}
+
 /// The 32-bit fields of the page. The value is the field's offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use super::connection::ConnectionId;
 use super::store::Store;
-use crate::{Quirks, Transport};
+use crate::{Quirks, Stream, Transport, TransportError};
 
 /// A stream of bytes to a [`Store`] in the same process, non-blocking and with a descriptor
 /// to poll. The stream keeps the store alive.
@@ -36,12 +36,12 @@ impl InProcess {
 }
 
 impl Transport for InProcess {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream()?.read(buffer)
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
+        Ok(self.stream()?.read(buffer)?)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream()?.write(bytes)
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError> {
+        Ok(self.stream()?.write(bytes)?)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -56,12 +56,12 @@ impl Transport for InProcess {
         self.stream = None;
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
+    fn reopen(&mut self) -> Result<Stream, TransportError> {
         self.stream = None;
         let (stream, id) = open(&self.store, self.domid)?;
         self.stream = Some(stream);
         self.id = id;
-        Ok(())
+        Ok(Stream::Fresh)
     }
 }
 

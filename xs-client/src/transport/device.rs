@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use nix::fcntl::OFlag;
 
-use super::{Transport, closed};
+use super::{Stream, Transport, TransportError, closed};
 use crate::Quirks;
 
 /// The kernel's device, or a file that behaves as it does. [`Quirks::DEVICE`] is how.
@@ -29,26 +29,35 @@ impl Device {
     /// The system's.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let mut device = Self { path: path.into(), file: None };
-        device.reopen()?;
+        device.open_file()?;
         Ok(device)
     }
 
-    fn file(&self) -> io::Result<&File> {
+    fn open_file(&mut self) -> io::Result<()> {
+        // Closed before it is opened again: the watches of the old file end first.
+        self.file = None;
+        let flags = OFlag::O_NONBLOCK.bits();
+        self.file =
+            Some(OpenOptions::new().read(true).write(true).custom_flags(flags).open(&self.path)?);
+        Ok(())
+    }
+
+    fn file(&self) -> Result<&File, TransportError> {
         self.file.as_ref().ok_or_else(closed)
     }
 }
 
 impl Transport for Device {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
         if buffer.is_empty() {
             // The device sleeps on it, O_NONBLOCK or not.
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(io::Error::from(io::ErrorKind::InvalidInput).into());
         }
-        self.file()?.read(buffer)
+        Ok(self.file()?.read(buffer)?)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file()?.write(bytes)
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError> {
+        Ok(self.file()?.write(bytes)?)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -63,12 +72,8 @@ impl Transport for Device {
         self.file = None;
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        // Closed before it is opened again: the watches of the old file end first.
-        self.file = None;
-        let flags = OFlag::O_NONBLOCK.bits();
-        self.file =
-            Some(OpenOptions::new().read(true).write(true).custom_flags(flags).open(&self.path)?);
-        Ok(())
+    fn reopen(&mut self) -> Result<Stream, TransportError> {
+        self.open_file()?;
+        Ok(Stream::Fresh)
     }
 }

@@ -1,16 +1,26 @@
 //! The stream of bytes that a connection runs over.
 
+#[cfg(feature = "std")]
 mod device;
+mod error;
+mod ring;
+#[cfg(feature = "std")]
 mod socket;
 
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use core::time::Duration;
+#[cfg(feature = "std")]
+use std::{io, os::fd::BorrowedFd};
 
+#[cfg(feature = "std")]
 use nix::errno::Errno;
+#[cfg(feature = "std")]
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+#[cfg(feature = "std")]
 pub use self::device::Device;
+pub use self::error::TransportError;
+pub use self::ring::{EventChannel, Ring};
+#[cfg(feature = "std")]
 pub use self::socket::Socket;
 use crate::Quirks;
 
@@ -24,27 +34,40 @@ pub enum WaitFor {
     InputOrRoom,
 }
 
+/// The stream of a transport that was opened anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// A new stream: the store knows nothing of the old one's requests, watches and transactions.
+    Fresh,
+    /// The old stream goes on where it was, within a message perhaps, and the store has all of it
+    /// in mind. The client ends watches and transactions by RESET_WATCHES.
+    Continued,
+}
+
 /// A stream of bytes to the store and back.
 pub trait Transport: Send {
-    /// Reads what is there, without waiting: [`WouldBlock`](io::ErrorKind::WouldBlock) if that
-    /// is nothing, `Ok(0)` if the store has closed the stream. `buffer` is never empty.
+    /// Reads the bytes that are there, without waiting: [`TransportError::WouldBlock`] if there
+    /// are none, `Ok(0)` if the store has closed the stream. `buffer` is never empty.
     ///
     /// # Errors
     ///
-    /// The system's. All but `WouldBlock` and `Interrupted` end the connection.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// All but `WouldBlock` and `Interrupted` end the connection.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError>;
 
     /// Writes as much as there is room for: `WouldBlock` if that is nothing. With
     /// [`Quirks::one_message_per_write`] the bytes are one message, or the rest of one.
     ///
     /// # Errors
     ///
-    /// The system's. Every error ends the connection, except `WouldBlock`, `Interrupted` and, with
+    /// Every error ends the connection, except `WouldBlock`, `Interrupted` and, with
     /// [`Quirks::refusals_as_errno`], the refusal of this message.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError>;
 
     /// The descriptor to poll for input; `None` while closed, or if the transport has none.
-    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+    #[cfg(feature = "std")]
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// How this transport differs from others. Does not change.
     fn quirks(&self) -> &Quirks;
@@ -56,19 +79,21 @@ pub trait Transport: Send {
     ///
     /// # Errors
     ///
-    /// The system's.
-    fn reopen(&mut self) -> io::Result<()>;
+    /// The store cannot be reached.
+    fn reopen(&mut self) -> Result<Stream, TransportError>;
 
     /// Sleeps until there is what is waited for, or `timeout` (none: for ever) is over, and
     /// says which. May wake up early and say yes.
     ///
-    /// Polls [`as_fd`](Self::as_fd). Without one there is nothing to sleep on: says no at
-    /// once, which is right for a transport that has every answer ready when it is written to.
+    /// With the feature `std` the default polls [`as_fd`](Self::as_fd).
+    /// Without a descriptor there is nothing to sleep on: says no at once, which is right for a
+    /// transport that has every answer ready when it is written to.
     ///
     /// # Errors
     ///
     /// The system's.
-    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> io::Result<bool> {
+    #[cfg(feature = "std")]
+    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> Result<bool, TransportError> {
         let Some(fd) = self.as_fd() else {
             return Ok(false);
         };
@@ -83,6 +108,15 @@ pub trait Transport: Send {
         }
     }
 
+    /// Sleeps until the condition holds, or `timeout` (none: for ever) is over, and says which.
+    /// May wake up early and say yes.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost.
+    #[cfg(not(feature = "std"))]
+    fn wait(&mut self, what: WaitFor, timeout: Option<Duration>) -> Result<bool, TransportError>;
+
     /// Reads the bytes that are there; sleeps first, up to `timeout` (none: for ever), if there
     /// are none. `None`: the time is over and no byte has come.
     ///
@@ -93,17 +127,19 @@ pub trait Transport: Send {
         &mut self,
         buffer: &mut [u8],
         timeout: Option<Duration>,
-    ) -> io::Result<Option<usize>> {
+    ) -> Result<Option<usize>, TransportError> {
         if self.wait(WaitFor::Input, timeout)? { self.read(buffer).map(Some) } else { Ok(None) }
     }
 }
 
+#[cfg(feature = "std")]
 /// In whole milliseconds, rounded up: rounded down, the last one would be spent spinning.
 fn in_milliseconds(timeout: Duration) -> Duration {
     let milliseconds = timeout.as_nanos().div_ceil(1_000_000);
     Duration::from_millis(u64::try_from(milliseconds).unwrap_or(u64::MAX))
 }
 
+#[cfg(feature = "std")]
 pub(crate) fn poll_timeout(timeout: Option<Duration>) -> PollTimeout {
     let Some(timeout) = timeout else {
         return PollTimeout::NONE;
@@ -112,11 +148,12 @@ pub(crate) fn poll_timeout(timeout: Option<Duration>) -> PollTimeout {
 }
 
 /// The error of every use of a closed transport.
-fn closed() -> io::Error {
-    io::ErrorKind::NotConnected.into()
+#[cfg(feature = "std")]
+fn closed() -> TransportError {
+    io::Error::from(io::ErrorKind::NotConnected).into()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
 

@@ -12,7 +12,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use super::{Transport, closed, in_milliseconds};
+use super::{Stream, Transport, TransportError, closed, in_milliseconds};
 use crate::Quirks;
 
 /// How long a daemon may take to accept. Connecting has to wait, because oxenstored's queue holds
@@ -36,17 +36,28 @@ impl Socket {
     /// The system's.
     pub fn open(path: impl Into<PathBuf>) -> io::Result<Self> {
         let mut socket = Self { path: path.into(), fd: None, sleeps: None };
-        socket.reopen()?;
+        socket.connect()?;
         Ok(socket)
     }
 
-    fn fd(&self) -> io::Result<&OwnedFd> {
+    fn connect(&mut self) -> io::Result<()> {
+        self.fd = None;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // Of a unix socket this limits connect(2) too.
+        setsockopt(&fd, sockopt::SendTimeout, &CONNECT_TIMEOUT)?;
+        connect(fd.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
+        self.fd = Some(fd);
+        self.sleeps = None;
+        Ok(())
+    }
+
+    fn fd(&self) -> Result<&OwnedFd, TransportError> {
         self.fd.as_ref().ok_or_else(closed)
     }
 }
 
 impl Transport for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
         Ok(recv(self.fd()?.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?)
     }
 
@@ -55,7 +66,7 @@ impl Transport for Socket {
         &mut self,
         buffer: &mut [u8],
         timeout: Option<Duration>,
-    ) -> io::Result<Option<usize>> {
+    ) -> Result<Option<usize>, TransportError> {
         let fd = self.fd()?;
         // The kernel counts in milliseconds or coarser, so the time left of a wait that has just
         // begun rounds to the value that is set already, and needs no call.
@@ -72,7 +83,7 @@ impl Transport for Socket {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError> {
         // Not write(2): a store that is gone is an error, not a signal.
         Ok(send(self.fd()?.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?)
     }
@@ -89,15 +100,9 @@ impl Transport for Socket {
         self.fd = None;
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
-        self.fd = None;
-        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        // Of a unix socket this limits connect(2) too.
-        setsockopt(&fd, sockopt::SendTimeout, &CONNECT_TIMEOUT)?;
-        connect(fd.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
-        self.fd = Some(fd);
-        self.sleeps = None;
-        Ok(())
+    fn reopen(&mut self) -> Result<Stream, TransportError> {
+        self.connect()?;
+        Ok(Stream::Fresh)
     }
 }
 
@@ -123,12 +128,12 @@ mod tests {
         let (mut store, _) = listener.accept().unwrap();
         let mut buffer = [0; 8];
 
-        let nothing = |result: io::Result<usize>| result.unwrap_err().kind();
-        assert_eq!(nothing(socket.read(&mut buffer)), io::ErrorKind::WouldBlock);
+        let is_nothing = |result| matches!(result, Err(TransportError::WouldBlock));
+        assert!(is_nothing(socket.read(&mut buffer)));
         for timeout in [Duration::ZERO, Duration::from_nanos(1), Duration::from_millis(1)] {
             assert_eq!(socket.read_within(&mut buffer, Some(timeout)).unwrap(), None);
         }
-        assert_eq!(nothing(socket.read(&mut buffer)), io::ErrorKind::WouldBlock);
+        assert!(is_nothing(socket.read(&mut buffer)));
 
         store.write_all(b"abc").unwrap();
         assert_eq!(socket.read_within(&mut buffer, Some(Duration::MAX)).unwrap(), Some(3));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::sleep;
 use std::time::Duration;
 
-use xs_client::{Client, Quirks, Transport, WaitFor};
+use xs_client::{Client, Quirks, Stream, Transport, TransportError, WaitFor};
 use xs_proto::{Header, MessageType, Request, WatchEvent};
 
 use super::message;
@@ -225,12 +225,12 @@ impl FakeDevice {
 }
 
 impl Transport for FakeDevice {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.kernel()?.read(buffer)
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, TransportError> {
+        Ok(self.kernel()?.read(buffer)?)
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.kernel()?.write(bytes)
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, TransportError> {
+        Ok(self.kernel()?.write(bytes)?)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -245,15 +245,15 @@ impl Transport for FakeDevice {
         self.0.lock().unwrap().close();
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
+    fn reopen(&mut self) -> Result<Stream, TransportError> {
         let mut kernel = self.0.lock().unwrap();
         kernel.close();
         kernel.is_open = true;
         kernel.opened += 1;
-        Ok(())
+        Ok(Stream::Fresh)
     }
 
-    fn wait(&mut self, what: WaitFor, _: Option<Duration>) -> io::Result<bool> {
+    fn wait(&mut self, what: WaitFor, _: Option<Duration>) -> Result<bool, TransportError> {
         let mut kernel = self.kernel()?;
         kernel.waits.push(what);
         kernel.answer();
