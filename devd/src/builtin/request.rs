@@ -172,10 +172,18 @@ pub(super) fn disks(
     client: &mut Client,
     keys: &[DeviceKey],
 ) -> Result<Vec<(DeviceKey, NotedDisk)>, Error> {
-    let mut disks = Vec::new();
+    // All in one go: a signal to end is heard meanwhile.
+    const NODES: [&str; 4] = ["physical-device", "mode", "params", "node"];
+    let mut batch = Batch::new();
     for key in keys {
-        let nodes = ["physical-device", "mode", "params", "node"];
-        let [number, mode, params, node] = read(client, *key, nodes)?;
+        for node in NODES {
+            batch.read(format!("{key}/{node}"));
+        }
+    }
+    client.run(&mut batch)?;
+    let mut disks = Vec::new();
+    for (index, key) in keys.iter().enumerate() {
+        let [number, mode, params, node] = values(&batch, index, *key, NODES);
         let mode = Mode::parse(&mode);
         let disk = match (key.kind, DeviceNumber::parse(&number)) {
             // As in aio:/srv/disk or qcow2:/srv/disk; the image's format is QEMU's affair.
@@ -216,8 +224,19 @@ fn read<const N: usize>(
         batch.read(format!("{key}/{node}"));
     }
     client.run(&mut batch)?;
-    let mut index = 0;
-    Ok(nodes.map(|node| {
+    Ok(values(&batch, 0, key, nodes))
+}
+
+/// The values of these nodes in a batch of which each device, this one after so many others, has
+/// as many requests.
+fn values<const N: usize>(
+    batch: &Batch,
+    before: usize,
+    key: DeviceKey,
+    nodes: [&str; N],
+) -> [Vec<u8>; N] {
+    let mut index = before * N;
+    nodes.map(|node| {
         index += 1;
         match batch.reply(index - 1) {
             Ok(value) => value.to_owned(),
@@ -227,7 +246,7 @@ fn read<const N: usize>(
                 Vec::new()
             }
         }
-    }))
+    })
 }
 
 /// The MTU that the device asks for, if it does.
