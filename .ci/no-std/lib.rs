@@ -1,12 +1,12 @@
-//! xs-proto and devd-core in a program without std. If one of them, or a crate below it, brings
-//! std along, this does not build: std has a panic handler too, and there may be one only.
+//! xs-proto, xs-client and devd-core in a program without std. If one of them, or a crate below it,
+//! brings std along, this does not build: std has a panic handler too, and there may be one only.
 #![no_std]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::panic::PanicInfo;
 
 // A crate that nothing names is not linked.
-use {devd_core as _, xs_proto as _};
+use {devd_core as _, xs_client as _, xs_proto as _};
 
 struct NoMemory;
 
