@@ -5,7 +5,9 @@ use alloc::sync::Arc;
 use crate::facts::{HookFacts, RecentFacts};
 use crate::link::Link;
 use crate::pace::Pace;
-use crate::{DeviceKey, HotplugStatus, Node, Observation, Reason, Server, State, Time, Want};
+use crate::{
+    DeviceKey, Hook, HotplugStatus, Node, Observation, Reason, Server, State, Time, Verb, Want,
+};
 
 /// How far a hook is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,6 +206,19 @@ impl Device {
             timer: Link::NONE,
             look_timer: Link::NONE,
         }
+    }
+
+    /// What its hook is run with, if that is known.
+    pub(crate) fn hook(&self, verb: Verb) -> Option<Hook<'_>> {
+        let facts = self.hook.as_ref()?;
+        Some(Hook {
+            key: self.key,
+            verb,
+            tap: self.tap,
+            script: facts.script.as_deref()?,
+            ioemu: facts.ioemu,
+            gatewaydev: &facts.gatewaydev,
+        })
     }
 
     /// Is it of a kind whose hook the daemon runs?

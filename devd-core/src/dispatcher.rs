@@ -355,15 +355,15 @@ impl Dispatcher {
             Phase::Detaching(_) => Verb::Remove,
             _ => return None,
         };
-        let facts = device.hook.as_ref()?;
-        Some(Hook {
-            key,
-            verb,
-            tap: device.tap,
-            script: facts.script.as_deref()?,
-            ioemu: facts.ioemu,
-            gatewaydev: &facts.gatewaydev,
-        })
+        device.hook(verb)
+    }
+
+    /// The first pass of the add hook of a device, wherever that is in its life: what an earlier
+    /// daemon has run for a device that was [`Adopted`](crate::Notice::Adopted).
+    #[must_use]
+    pub fn add_hook(&self, key: DeviceKey) -> Option<Hook<'_>> {
+        let device = self.registry.device(self.registry.find(key)?);
+        Some(Hook { tap: false, ..device.hook(Verb::Add)? })
     }
 
     /// When a device that is not served is tried again. `None` if it is not known, or served.

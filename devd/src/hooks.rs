@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Verb};
+use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Time, Verb};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -136,6 +137,43 @@ impl Hooks {
     /// read while it is there.
     pub(crate) fn handle_adopted(&mut self, client: &mut Client) -> Result<(), Error> {
         if self.chooser.builds_in_disks() { self.builtins.read_disks(client) } else { Ok(()) }
+    }
+
+    /// A device is served already: what its hook has made is kept as it is, if that is a built-in
+    /// one.
+    pub(crate) fn handle_served(&mut self, hook: &Hook<'_>) {
+        if let Ok(Choice::Builtin(builtin)) = self.chooser.choose(hook) {
+            self.builtins.handle_adopted(builtin, hook);
+        }
+    }
+
+    /// Keeps what built-in hooks have made as it is. `client`: if there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost.
+    pub(crate) fn keep(
+        &mut self,
+        mut client: Option<&mut Client>,
+        poller: &Poller,
+        now: Time,
+    ) -> Result<(), Error> {
+        if let Some(client) = &mut client {
+            self.builtins.read_adopted(client, now)?;
+        }
+        let add = |fd: BorrowedFd<'_>, channel| poller.add(fd, Source::Upkeep(channel));
+        self.builtins.upkeep().run(client, now, add)
+    }
+
+    /// When [`keep`](Self::keep) is to be called again, if nothing happens before. `connected`:
+    /// there is a connection.
+    pub(crate) fn keep_timeout(&self, connected: bool) -> Option<Time> {
+        self.builtins.keep_timeout(connected)
+    }
+
+    /// Is something that a built-in hook has made being checked, or about to be?
+    pub(crate) fn is_keeping(&self, now: Time) -> bool {
+        self.builtins.is_keeping(now)
     }
 
     /// The built-in hooks, whose runs end in threads.

@@ -10,6 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
+use crate::builtin::Channel;
 use crate::descriptor;
 
 /// What can be waited for.
@@ -21,6 +22,8 @@ pub(crate) enum Source {
     Signals,
     /// A run of a built-in hook has ended.
     Builtins,
+    /// The kernel tells of what built-in hooks have made.
+    Upkeep(Channel),
     /// A hook has written something.
     Output(Pid),
     /// A process has ended that has a descriptor.
@@ -33,6 +36,8 @@ impl Source {
             Self::Store => 0,
             Self::Signals => 1,
             Self::Builtins => 3,
+            Self::Upkeep(Channel::Links) => 4,
+            Self::Upkeep(Channel::Rules) => 5,
             Self::Output(pid) => 1 << 32 | pid.as_raw().cast_unsigned() as u64,
             Self::Process(pid) => 2 << 32 | pid.as_raw().cast_unsigned() as u64,
         }
@@ -44,6 +49,8 @@ impl Source {
             (0, 0) => Some(Self::Store),
             (0, 1) => Some(Self::Signals),
             (0, 3) => Some(Self::Builtins),
+            (0, 4) => Some(Self::Upkeep(Channel::Links)),
+            (0, 5) => Some(Self::Upkeep(Channel::Rules)),
             (1, _) => pid().map(Self::Output),
             (2, _) => pid().map(Self::Process),
             _ => None,

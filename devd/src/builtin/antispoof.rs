@@ -2,8 +2,9 @@
 //! node `antispoof`.
 
 use super::Success;
-use super::failure::Failure;
+use super::failure::{Failure, Step};
 use super::firewall::{self, Protection};
+use super::served::Checked;
 use super::vif::Interface;
 
 /// The node of the device, for whoever wants to know.
@@ -47,6 +48,36 @@ impl Antispoof {
                  node: name the guest's addresses as ip in its config",
                 interface.name
             ))),
+        }
+    }
+
+    /// The interface has this name by now.
+    pub(crate) fn follow(&mut self, name: &str) {
+        match self {
+            Self::NotAsked => {}
+            Self::Unlimited(interface) => name.clone_into(&mut interface.name),
+            Self::Limited(protection) => protection.follow(name),
+        }
+    }
+
+    /// Makes the rules again if they are not as they were made.
+    pub(crate) fn put_right(&self, name: &str, checked: &mut Checked) -> Result<(), Failure> {
+        let Self::Limited(protection) = self else { return Ok(()) };
+        let holds = firewall::holds(protection);
+        if !holds.step(|| format!("look at the rules of {name} (nftables)"))? {
+            firewall::protect(protection)?;
+            checked.put_right.push(format!(
+                "the rules against spoofing of {name} were missing or changed: made again"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The table of nftables that has the rules.
+    pub(crate) fn table(&self) -> Option<String> {
+        match self {
+            Self::NotAsked | Self::Unlimited(_) => None,
+            Self::Limited(protection) => Some(firewall::table_name(protection.interface())),
         }
     }
 

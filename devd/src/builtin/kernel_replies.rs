@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::bridge_vlan::Vlans;
 use super::link::{ADDRESS_HEADER, Address, LINK_HEADER, Link};
 use super::netlink::{ALIGN, HEADER, Message, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, take_in};
 
@@ -12,14 +13,35 @@ const RTM_NEWADDR: u16 = 20;
 
 type Parse = fn(&[u8]) -> io::Result<()>;
 
-/// A list of interfaces: one in a bridge, and the bridge.
+/// A list of interfaces: one in a bridge that answers for others, and a bridge that filters VLANs.
 fn links() -> Vec<u8> {
     let mut message = Message::new(RTM_NEWLINK, 0, &[1; LINK_HEADER]);
     message.put_name(3, "vif3.0").put_u32(4, 1500).put_u32(10, 2).put(1, &[0xfe; 6]);
+    message.nest(26, |families| {
+        families.nest(2, |settings| {
+            settings.put(1, &[0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+        });
+    });
     message.begin(RTM_NEWLINK, 0, &[2; LINK_HEADER]);
     message.put_name(3, "xenbr0").put_u32(4, 1500).nest(18, |info| {
-        info.put_name(1, "bridge").put(2, &[]);
+        info.put_name(1, "bridge").nest(2, |bridge| {
+            bridge.put(7, &[1]);
+        });
     });
+    ended(message)
+}
+
+/// The VLANs of two ports of a bridge.
+fn vlans() -> Vec<u8> {
+    let mut message = Message::new(RTM_NEWLINK, 0, &[7; LINK_HEADER]);
+    for vlans in [&[[6, 0, 10, 0], [0, 0, 20, 0]][..], &[[6, 0, 1, 0]]] {
+        message.nest(26, |ports| {
+            for vlan in vlans {
+                ports.put(2, vlan);
+            }
+        });
+        message.begin(RTM_NEWLINK, 0, &[8; LINK_HEADER]);
+    }
     ended(message)
 }
 
@@ -45,8 +67,9 @@ fn acknowledgement(code: i32) -> Vec<u8> {
     message.bytes
 }
 
-fn replies() -> [(Vec<u8>, Parse); 3] {
+fn replies() -> [(Vec<u8>, Parse); 4] {
     [
+        (vlans(), |body| Vlans::parse_port(body).map(drop)),
         (links(), |body| Link::parse(body).map(drop)),
         (addresses(), |body| Address::parse(body).map(drop)),
         (acknowledgement(0), |_| Ok(())),
@@ -75,10 +98,23 @@ fn borders(mut reply: &[u8]) -> Vec<usize> {
 
 #[test]
 fn what_is_whole_is_heard() {
-    for ((reply, parse), expected) in replies().into_iter().zip([2, 2, 0]) {
+    for ((reply, parse), expected) in replies().into_iter().zip([3, 2, 2, 0]) {
         let (over, bodies) = hear(&reply, parse);
         assert_eq!((over.unwrap(), bodies), (true, expected));
     }
+}
+
+#[test]
+fn settings_of_bridges_and_interfaces_are_read() {
+    let mut found = Vec::new();
+    take_in(&links(), NUMBER, &mut false, &mut |body| {
+        let link = Link::parse(body)?;
+        found.push((link.name, link.is_bridge, link.filters_vlans, link.proxy_arp));
+        Ok(())
+    })
+    .unwrap();
+    let expected = [("vif3.0".into(), false, false, true), ("xenbr0".into(), true, true, false)];
+    assert_eq!(found, expected);
 }
 
 #[test]

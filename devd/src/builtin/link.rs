@@ -6,8 +6,9 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use super::netlink::{MALFORMED, Message, Netlink, attributes, u32_at};
+use super::route;
 
-const RTM_GETLINK: u16 = 18;
+pub(super) const RTM_GETLINK: u16 = 18;
 pub(super) const RTM_SETLINK: u16 = 19;
 pub(super) const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
@@ -17,8 +18,11 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_EXT_MASK: u16 = 29;
+pub(super) const IFLA_EXT_MASK: u16 = 29;
+pub(super) const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
 /// Statistics are left out of what is told of an interface.
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
@@ -45,14 +49,17 @@ pub(crate) struct Link {
     /// The index of what it is in, a bridge for instance; 0: nothing.
     pub(crate) master: u32,
     pub(crate) is_bridge: bool,
+    /// It is a bridge that filters VLANs.
+    pub(crate) filters_vlans: bool,
+    /// It answers ARP requests for addresses that lie elsewhere.
+    pub(crate) proxy_arp: bool,
 }
 
 impl Link {
     pub(super) fn parse(body: &[u8]) -> io::Result<Self> {
-        let number = |bytes, at| u32_at(bytes, at).ok_or(MALFORMED);
         let (header, rest) = body.split_at_checked(LINK_HEADER).ok_or(MALFORMED)?;
-        let mut link = Self { index: number(header, 4)?, ..Self::default() };
-        link.up = number(header, 8)? & IFF_UP != 0;
+        let mut link = Self { index: u32_or_malformed(header, 4)?, ..Self::default() };
+        link.up = u32_or_malformed(header, 8)? & IFF_UP != 0;
         for attribute in attributes(rest) {
             let (kind, value) = attribute?;
             match kind {
@@ -60,20 +67,39 @@ impl Link {
                     let name = value.strip_suffix(b"\0").unwrap_or(value);
                     link.name = String::from_utf8_lossy(name).into_owned();
                 }
-                IFLA_MTU => link.mtu = number(value, 0)?,
+                IFLA_MTU => link.mtu = u32_or_malformed(value, 0)?,
                 IFLA_ADDRESS => link.mac = value.to_owned(),
-                IFLA_MASTER => link.master = number(value, 0)?,
-                IFLA_LINKINFO => {
-                    for info in attributes(value) {
-                        let (kind, name) = info?;
-                        link.is_bridge |= kind == IFLA_INFO_KIND && name.starts_with(b"bridge\0");
-                    }
-                }
+                IFLA_MASTER => link.master = u32_or_malformed(value, 0)?,
+                IFLA_LINKINFO => link.parse_info(value)?,
+                IFLA_AF_SPEC => link.proxy_arp = route::proxy_arp(value)?,
                 _ => {}
             }
         }
         Ok(link)
     }
+
+    /// The kind of interface, and what is particular to it, which comes behind its kind.
+    fn parse_info(&mut self, info: &[u8]) -> io::Result<()> {
+        for attribute in attributes(info) {
+            match attribute? {
+                (IFLA_INFO_KIND, kind) => self.is_bridge = kind.starts_with(b"bridge\0"),
+                (IFLA_INFO_DATA, data) if self.is_bridge => {
+                    for attribute in attributes(data) {
+                        let (kind, value) = attribute?;
+                        if kind == IFLA_BR_VLAN_FILTERING {
+                            self.filters_vlans = value.first().is_some_and(|on| *on != 0);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn u32_or_malformed(bytes: &[u8], at: usize) -> io::Result<u32> {
+    u32_at(bytes, at).ok_or_else(|| MALFORMED.into())
 }
 
 /// An address of an interface.
@@ -134,7 +160,17 @@ impl Links {
             return Ok(None);
         }
         let mut message = Message::new(RTM_GETLINK, 0, &[0; LINK_HEADER]);
-        message.put_name(IFLA_IFNAME, name).put_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        message.put_name(IFLA_IFNAME, name);
+        self.get(message)
+    }
+
+    /// The interface of this index, if there is one.
+    pub(crate) fn at(&mut self, index: u32) -> io::Result<Option<Link>> {
+        self.get(Message::new(RTM_GETLINK, 0, &link_header(index, 0, 0)))
+    }
+
+    fn get(&mut self, mut message: Message) -> io::Result<Option<Link>> {
+        message.put_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         let mut found = None;
         let got = self.0.get(message, |body| {
             found = Some(Link::parse(body)?);
@@ -156,6 +192,13 @@ impl Links {
         let bridge = |link: Link| Some(link).filter(|link| link.is_bridge);
         let bridges = self.0.list(message, |body| Link::parse(body).map(bridge))?;
         Ok(bridges.into_iter().min_by(|one, other| one.name.cmp(&other.name)))
+    }
+
+    /// All interfaces.
+    pub(crate) fn all(&mut self) -> io::Result<Vec<Link>> {
+        let mut message = Message::new(RTM_GETLINK, 0, &[0; LINK_HEADER]);
+        message.put_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        self.0.list(message, |body| Link::parse(body).map(Some))
     }
 
     pub(crate) fn set_name(&mut self, index: u32, name: &str) -> io::Result<()> {
@@ -219,6 +262,12 @@ impl Links {
     pub(crate) fn address(&mut self, index: u32) -> io::Result<Option<Ipv4Addr>> {
         let addresses = self.addresses(index, libc::AF_INET)?;
         Ok(addresses.iter().filter(|address| !address.is_secondary()).find_map(Address::local))
+    }
+
+    /// Does the interface have this IPv4 address?
+    pub(crate) fn has_address(&mut self, index: u32, address: Ipv4Addr) -> io::Result<bool> {
+        let addresses = self.addresses(index, libc::AF_INET)?;
+        Ok(addresses.iter().any(|of| of.local() == Some(address)))
     }
 
     fn addresses(&mut self, index: u32, family: libc::c_int) -> io::Result<Vec<Address>> {

@@ -10,6 +10,7 @@
 mod antispoof;
 mod backing;
 mod block;
+mod bridge_vlan;
 mod claims;
 mod device_number;
 mod failure;
@@ -26,7 +27,9 @@ mod netlink;
 mod request;
 mod result;
 mod route;
+mod served;
 mod thread;
+mod upkeep;
 mod vif;
 mod vif_bridge;
 mod vif_route;
@@ -36,13 +39,16 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Verb};
+use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Time, Verb};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use xs_client::{Client, Error};
 
 use self::claims::{Claim, Claims};
 use self::failure::Failure;
+use self::served::SharedServed;
 use self::thread::{RunId, Threads};
+pub(crate) use self::upkeep::Channel;
+use self::upkeep::Upkeep;
 use self::vif::Interface;
 
 use crate::clock::micros_since;
@@ -111,10 +117,10 @@ impl Job {
 /// What an add hook has put in place, and how it is known again.
 #[derive(Debug)]
 enum Made {
-    /// A port of a bridge; what it sends may be limited.
-    Port { interface: Interface, limited: bool },
-    /// An interface with an address and routes.
-    Routed(vif_route::Routed),
+    /// An interface that is kept as it was made.
+    Interface(SharedServed),
+    /// An interface that an earlier daemon has left; what it sends may be limited.
+    FoundInterface { interface: Interface, limited: bool },
     /// A disk, and what is claimed for it.
     Disk(block::Disk),
     /// A disk that something else has set up.
@@ -124,8 +130,10 @@ enum Made {
 impl Made {
     fn take_away(self) -> Result<Success, Failure> {
         match self {
-            Self::Port { interface, limited } => vif_bridge::detach(&interface, limited),
-            Self::Routed(routed) => routed.detach(),
+            Self::Interface(served) => served.take_away(),
+            Self::FoundInterface { interface, limited } => {
+                vif_bridge::detach(&interface, None, limited)
+            }
             Self::Disk(disk) => Ok(disk.detach()),
             Self::FoundDisk(found) => found.detach(),
         }
@@ -164,6 +172,18 @@ struct Running {
     since: Instant,
 }
 
+/// A network interface that was served when the daemon came to see it.
+#[derive(Debug)]
+struct Adopted {
+    key: DeviceKey,
+    builtin: Builtin,
+    ioemu: bool,
+    gatewaydev: Vec<u8>,
+}
+
+/// So many adopted devices are read at once: more would keep the daemon from everything else.
+const ADOPTED_AT_ONCE: usize = 16;
+
 /// All runs, and what they have put in place.
 #[derive(Debug)]
 pub(crate) struct Builtins {
@@ -173,6 +193,9 @@ pub(crate) struct Builtins {
     running: HashMap<RunId, Running>,
     /// What is in place; the second pass of a network interface's hook has its own.
     made: HashMap<(DeviceKey, bool), Made>,
+    upkeep: Upkeep,
+    /// Interfaces that an earlier daemon has left, whose nodes are not read yet.
+    adopted: Vec<Adopted>,
     /// Why the last run for a device failed.
     words: HashMap<DeviceKey, String>,
     /// Who uses which disk.
@@ -189,9 +212,12 @@ impl Builtins {
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
         }
+        let threads = Threads::new()?;
         Ok(Self {
             antispoof,
-            threads: Threads::new()?,
+            upkeep: Upkeep::new(threads.wake()),
+            threads,
+            adopted: Vec::new(),
             running: HashMap::new(),
             made: HashMap::new(),
             words: HashMap::new(),
@@ -222,6 +248,8 @@ impl Builtins {
         self.words.remove(&key);
         self.unread.remove(&key);
         self.noted.remove(&key);
+        self.adopted.retain(|adopted| adopted.key != key);
+        self.upkeep.remove((key, tap));
         if builtin == Builtin::Block && verb == Verb::Add {
             self.read_disks(client)?;
         }
@@ -262,9 +290,10 @@ impl Builtins {
     pub(crate) fn finish(
         &mut self,
         client: &mut Client,
+        now: Time,
     ) -> Result<Option<(DeviceKey, HookEnd)>, Error> {
         let Some((id, result)) = self.threads.next_ended() else { return Ok(None) };
-        let Some(running) = self.running.get(&id) else { return self.finish(client) };
+        let Some(running) = self.running.get(&id) else { return self.finish(client, now) };
         let Running { key, verb, tap, builtin, since } = *running;
         let name = builtin.name();
         let end = match result {
@@ -287,6 +316,9 @@ impl Builtins {
                     log::info!("{key}: {name}: {note}");
                 }
                 if let Some(made) = success.made.take() {
+                    if let Made::Interface(served) = &made {
+                        self.upkeep.add((key, tap), served.clone(), false, now);
+                    }
                     self.made.insert((key, tap), made);
                 }
                 log::debug!(
@@ -341,8 +373,78 @@ impl Builtins {
         }
     }
 
+    /// A network interface is served already, by this hook of an earlier daemon: it is kept from
+    /// now on.
+    pub(crate) fn handle_adopted(&mut self, builtin: Builtin, hook: &Hook<'_>) {
+        let Hook { key, ioemu, gatewaydev, .. } = *hook;
+        if builtin != Builtin::Block && !self.made.contains_key(&(key, false)) {
+            self.adopted.push(Adopted { key, builtin, ioemu, gatewaydev: gatewaydev.to_owned() });
+        }
+    }
+
+    /// Reads what interfaces that were adopted should be like.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost; the rest will be read again.
+    pub(crate) fn read_adopted(&mut self, client: &mut Client, now: Time) -> Result<(), Error> {
+        let from = self.adopted.len().saturating_sub(ADOPTED_AT_ONCE);
+        while self.adopted.len() > from
+            && let Some(adopted) = self.adopted.last()
+        {
+            let Adopted { key, builtin, ioemu, gatewaydev } = adopted;
+            let (key, verb) = (*key, Verb::Add);
+            for tap in [false, true].into_iter().filter(|tap| *ioemu || !tap) {
+                let hook = Hook { key, verb, tap, script: b"", ioemu: *ioemu, gatewaydev };
+                match request::served_before(*builtin, &hook, client, self.antispoof)? {
+                    Ok(found) => {
+                        if let Some(warning) = &found.warning {
+                            log::warn!("{key}: {}", warning.words());
+                        }
+                        if let Some(value) = found.antispoof {
+                            result::write_antispoof(client, key, value)?;
+                        }
+                        self.upkeep.add((key, tap), found.served.clone(), found.reported, now);
+                        self.made.insert((key, tap), Made::Interface(found.served));
+                    }
+                    Err(failure) => log::error!(
+                        "{key}: served already, but what was made for it is not looked after, nor \
+                         limited: {}",
+                        failure.words()
+                    ),
+                }
+            }
+            self.adopted.pop();
+        }
+        Ok(())
+    }
+
+    /// When what is kept is to be looked at again.
+    pub(crate) fn keep_timeout(&self, connected: bool) -> Option<Time> {
+        let at_once = connected && !self.adopted.is_empty();
+        if at_once { Some(Time::from_millis(0)) } else { self.upkeep.poll_timeout() }
+    }
+
+    pub(crate) fn is_keeping(&self, now: Time) -> bool {
+        !self.adopted.is_empty() || self.upkeep.is_busy(now)
+    }
+
+    /// What keeps served interfaces as they were made.
+    pub(crate) const fn upkeep(&mut self) -> &mut Upkeep {
+        &mut self.upkeep
+    }
+
+    /// A run, or a check, has ended.
+    pub(crate) fn handle_wake(&self) {
+        self.threads.handle_wake();
+    }
+
     /// A device is gone.
     pub(crate) fn handle_gone(&mut self, key: DeviceKey) {
+        for tap in [false, true] {
+            self.upkeep.remove((key, tap));
+        }
+        self.adopted.retain(|adopted| adopted.key != key);
         self.words.remove(&key);
         self.unread.remove(&key);
         self.noted.remove(&key);

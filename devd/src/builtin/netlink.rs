@@ -23,6 +23,8 @@ const NLM_F_DUMP: u16 = 0x300;
 pub(super) const NLM_F_DUMP_INTR: u16 = 0x10;
 /// The thing to be made may be there already, and is changed then.
 pub(crate) const NLM_F_REPLACE: u16 = 0x100;
+/// The thing to be made must not be there.
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
 /// The thing is made if it is not there.
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
 /// It goes behind those that are there.
@@ -41,7 +43,7 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 /// A request, or several that are to be carried out together.
 #[derive(Debug, Default)]
 pub(crate) struct Message {
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Where each of the requests begins.
     starts: Vec<usize>,
 }
@@ -116,7 +118,7 @@ impl Message {
     }
 
     /// Fills in the lengths of all requests, and their number, which is the same.
-    pub(super) fn finish(&mut self, number: u32) {
+    pub(crate) fn finish(&mut self, number: u32) {
         for (count, at) in self.starts.iter().enumerate() {
             let end = self.starts.get(count + 1).copied().unwrap_or(self.bytes.len());
             let len = u32::try_from(end - at).unwrap_or(u32::MAX);
@@ -261,6 +263,21 @@ pub(super) fn take_in(
             return Ok(false);
         }
     }
+}
+
+/// The messages in what was received, each its kind and what is behind its header. One that is
+/// malformed is the last.
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = io::Result<(u16, &[u8])>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        let message = message(&mut bytes);
+        if message.is_err() {
+            bytes = &[];
+        }
+        Some(message.map(|(header, body)| (header.kind, body)))
+    })
 }
 
 /// `struct nlmsghdr`, as far as it matters.

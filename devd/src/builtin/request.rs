@@ -9,12 +9,14 @@ use devd_core::{DeviceKey, Hook, Kind};
 use xs_client::{Batch, Client, Error};
 use xs_proto::ErrorCode;
 
-use super::antispoof::Antispoof;
+use super::antispoof::{self, Antispoof};
+use super::bridge_vlan::Vlans;
 use super::claims::{Claims, Mode, Place};
 use super::device_number::DeviceNumber;
 use super::failure::Failure;
 use super::firewall::Protection;
 use super::route::Network;
+use super::served::{Served, SharedServed};
 use super::vif::Interface;
 use super::{Builtin, Job, Made, block, vif_bridge, vif_route};
 use crate::shown;
@@ -33,16 +35,26 @@ pub(super) fn attach(
 ) -> Result<Result<Job, Failure>, Error> {
     Ok(match builtin {
         Builtin::VifBridge => {
-            let [vifname, bridge, mtu] = read(client, hook.key, ["vifname", "bridge", "mtu"])?;
+            let nodes = ["vifname", "bridge", "mtu", "vlan"];
+            let [vifname, bridge, mtu, vlan] = read(client, hook.key, nodes)?;
             let mtu = mtu_of(hook.key, &mtu);
             let limits = Limits::read(client, hook.key, asked)?;
             Interface::new(hook.key, hook.tap, &vifname).and_then(|interface| {
                 let antispoof = limits.of(&interface)?;
-                Ok(Job::Bridge(vif_bridge::Attach { interface, bridge, mtu, antispoof }))
+                let vlans = Some(vlan).filter(|vlan| !vlan.is_empty());
+                let vlans = vlans.map(|vlan| Vlans::parse(&vlan)).transpose()?;
+                let attach = vif_bridge::Attach { interface, bridge, mtu, vlans, antispoof };
+                Ok(Job::Bridge(attach))
             })
         }
         Builtin::VifRoute => {
-            let [vifname, ip] = read(client, hook.key, ["vifname", "ip"])?;
+            let [vifname, ip, vlan] = read(client, hook.key, ["vifname", "ip", "vlan"])?;
+            if !vlan.is_empty() {
+                log::warn!(
+                    "{}: its vlan node is ignored: vif-route has no bridge; use vif-bridge",
+                    hook.key
+                );
+            }
             let gateway = hook.gatewaydev.to_owned();
             let limits = Limits::read(client, hook.key, asked)?;
             Interface::new(hook.key, hook.tap, &vifname).and_then(|interface| {
@@ -142,7 +154,7 @@ pub(super) fn detach(
         Builtin::VifBridge | Builtin::VifRoute => {
             let [vifname] = read(client, hook.key, ["vifname"])?;
             match Interface::new(hook.key, hook.tap, &vifname) {
-                Ok(interface) => Ok(Job::Detach(Made::Port { interface, limited })),
+                Ok(interface) => Ok(Job::Detach(Made::FoundInterface { interface, limited })),
                 Err(_) => Ok(Job::Nothing("it has never had that name")),
             }
         }
@@ -153,6 +165,48 @@ pub(super) fn detach(
             Ok(Job::Detach(Made::FoundDisk(found)))
         }
     })
+}
+
+/// A network interface that an earlier daemon has served, as its nodes tell.
+pub(super) struct ServedBefore {
+    pub(super) served: SharedServed,
+    /// The device has a `hotplug-error`.
+    pub(super) reported: bool,
+    /// What its node `antispoof` should be and is not.
+    pub(super) antispoof: Option<&'static [u8]>,
+    /// What an operator should know.
+    pub(super) warning: Option<Failure>,
+}
+
+/// What an earlier daemon has made for a network interface.
+///
+/// # Errors
+///
+/// The connection is lost. Within: what the store says makes no sense.
+pub(super) fn served_before(
+    builtin: Builtin,
+    hook: &Hook<'_>,
+    client: &mut Client,
+    asked: bool,
+) -> Result<Result<ServedBefore, Failure>, Error> {
+    let job = attach(builtin, hook, client, &Claims::default(), asked)?;
+    let [error, node] = read(client, hook.key, ["hotplug-error", antispoof::NODE])?;
+    let (antispoof, served) = match job {
+        Ok(Job::Bridge(attach)) => {
+            (attach.antispoof.clone(), Served::Port(vif_bridge::Port::found(attach)))
+        }
+        Ok(Job::Route(attach)) => {
+            (attach.antispoof.clone(), Served::Routed(vif_route::Routed::found(attach)))
+        }
+        Ok(_) => return Ok(Err(Failure::new("it is no network interface"))),
+        Err(failure) => return Ok(Err(failure)),
+    };
+    Ok(Ok(ServedBefore {
+        served: SharedServed::new(served),
+        reported: !error.is_empty(),
+        antispoof: antispoof.node().filter(|value| *value != node),
+        warning: antispoof.warning().filter(|_| !hook.tap),
+    }))
 }
 
 /// A disk that something else has attached, as the store has it.

@@ -3,8 +3,8 @@
 use devd_core::{DeviceKey, State};
 use xs_client::{Client, Error, Outcome, Transaction};
 
-use super::Success;
 use super::failure::Failure;
+use super::{Success, antispoof};
 
 /// Writes all that the hook's script would have written, in one transaction. A device that is
 /// not there any more, or is another one, is told nothing.
@@ -45,6 +45,34 @@ pub(super) fn write(
             Ok(Err(Failure::new(format!("cannot write down what was done: {error}"))))
         }
         result => result.map(Ok),
+    }
+}
+
+/// Says on a device that is served what `--antispoof` means for it.
+///
+/// # Errors
+///
+/// The connection is lost.
+pub(super) fn write_antispoof(
+    client: &mut Client,
+    key: DeviceKey,
+    value: &[u8],
+) -> Result<(), Error> {
+    let written = client.transaction(|transaction| {
+        match transaction.read(format!("{key}/state")) {
+            Ok(_) => {}
+            Err(error) if error.is_missing() => return Ok(Outcome::Abort(())),
+            Err(error) => return Err(error),
+        }
+        transaction.write(format!("{key}/{}", antispoof::NODE), value)?;
+        Ok(Outcome::Commit(()))
+    });
+    match written {
+        Err(error) if !error.ends_connection() => {
+            log::warn!("{key}: cannot write {}: {error}", antispoof::NODE);
+            Ok(())
+        }
+        result => result,
     }
 }
 

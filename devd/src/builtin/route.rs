@@ -7,15 +7,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::link::{
-    IFA_ADDRESS, IFA_LOCAL, Links, RTM_DELADDR, RTM_SETLINK, address_header, link_header,
+    IFA_ADDRESS, IFA_LOCAL, IFLA_AF_SPEC, Links, RTM_DELADDR, RTM_SETLINK, address_header,
+    link_header,
 };
-use super::netlink::{Message, NLM_F_CREATE, NLM_F_REPLACE};
+use super::netlink::{Message, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, attributes, u32_at};
 
 const RTM_NEWADDR: u16 = 20;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 
-const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
 /// The number of `proxy_arp` among the settings of an interface for IPv4.
 const IPV4_DEVCONF_PROXY_ARP: u16 = 3;
@@ -147,6 +147,15 @@ impl Links {
         self.0.change(route.message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, index))
     }
 
+    /// Makes the route unless it is there. True if it was missing.
+    pub(crate) fn restore_route(&mut self, index: u32, route: &Route) -> io::Result<bool> {
+        match self.0.change(route.message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, index)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) fn remove_route(&mut self, index: u32, route: &Route) -> io::Result<()> {
         self.0.change(route.message(RTM_DELROUTE, 0, index))
     }
@@ -163,6 +172,23 @@ impl Links {
         });
         self.0.change(message)
     }
+}
+
+/// Is `proxy_arp` set among the settings of an interface for IPv4, which are in `IFLA_AF_SPEC`?
+pub(super) fn proxy_arp(families: &[u8]) -> io::Result<bool> {
+    let mut on = false;
+    for family in attributes(families) {
+        let (family, settings) = family?;
+        for setting in attributes(settings).filter(|_| family == AF_INET) {
+            let (kind, values) = setting?;
+            if kind == IFLA_INET_CONF {
+                // An array; the settings are numbered from 1.
+                let at = usize::from(IPV4_DEVCONF_PROXY_ARP - 1) * 4;
+                on = u32_at(values, at).is_some_and(|value| value != 0);
+            }
+        }
+    }
+    Ok(on)
 }
 
 #[cfg(test)]

@@ -39,6 +39,17 @@ pub(crate) struct Threads {
     next: RunId,
 }
 
+/// Wakes up the daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct Wake(Arc<Shared>);
+
+impl Wake {
+    pub(crate) fn wake(&self) {
+        // It fails only if the daemon was woken up 2^64 times and never noticed.
+        let _ = self.0.wake.write(1);
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     runs: Mutex<Runs>,
@@ -88,6 +99,16 @@ impl Threads {
         self.shared.wake.as_fd()
     }
 
+    /// What wakes up the daemon as the end of a run does.
+    pub(crate) fn wake(&self) -> Wake {
+        Wake(Arc::clone(&self.shared))
+    }
+
+    /// The daemon is awake.
+    pub(crate) fn handle_wake(&self) {
+        let _ = self.shared.wake.read();
+    }
+
     /// Starts a run for a device.
     ///
     /// # Errors
@@ -120,12 +141,7 @@ impl Threads {
 
     /// The end of a run that was not told yet.
     pub(crate) fn next_ended(&self) -> Option<(RunId, Ended)> {
-        let mut runs = self.shared.runs();
-        let ended = runs.ended.pop_front();
-        if ended.is_none() {
-            let _ = self.shared.wake.read();
-        }
-        ended
+        self.shared.runs().ended.pop_front()
     }
 
     /// The end of this run is to be told again.

@@ -78,8 +78,15 @@ impl Interface {
         Ok(Some(link))
     }
 
-    /// Finds it under the name that it was given last.
-    pub(crate) fn find(&self, links: &mut Links) -> Result<Found, Failure> {
+    /// Finds it: by its index if it was seen before, whatever its name is by now, else by the
+    /// name that it was given last.
+    pub(crate) fn find(&self, links: &mut Links, last: Option<&Link>) -> Result<Found, Failure> {
+        if let Some(last) = last {
+            let link = links.at(last.index).step(|| format!("look for interface {}", self.name))?;
+            if let Some(link) = link {
+                return Ok(Found::Ours(link));
+            }
+        }
         let link = links.find(&self.name).step(|| format!("look for interface {}", self.name))?;
         Ok(match link {
             None => Found::Nothing,
@@ -87,6 +94,23 @@ impl Interface {
             Some(link) if self.name == self.given || self.is_ours(&link) => Found::Ours(link),
             Some(_) => Found::Anothers,
         })
+    }
+
+    /// The same, and if that fails by the device that sysfs says it belongs to: it was renamed
+    /// while nobody looked.
+    pub(crate) fn locate(
+        &self,
+        links: &mut Links,
+        last: Option<&Link>,
+    ) -> Result<Option<Link>, Failure> {
+        if let Found::Ours(link) = self.find(links, last)? {
+            return Ok(Some(link));
+        }
+        if self.tap || last.is_some() {
+            return Ok(None);
+        }
+        let all = links.all().step(|| "list the interfaces".into())?;
+        Ok(all.into_iter().find(|link| self.is_ours(link)))
     }
 
     /// Makes the interface what it was before, as far as that goes.

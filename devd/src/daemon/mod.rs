@@ -2,13 +2,14 @@
 //! deadline and for what hooks write, and never for one device.
 //!
 //! [`start`] prepares it, [`turn`] is one turn of it, whose bounds are in [`budget`], [`action`]
-//! carries out what the dispatcher
-//! decides, [`report`] tells of it, [`connection`] keeps the connection to the store, and
-//! [`signals`] hears of signals and of processes that end.
+//! carries out what the dispatcher decides, [`report`] tells of it, [`keep`] keeps what built-in
+//! hooks have made, [`connection`] keeps the connection to the store, and [`signals`] hears of
+//! signals and of processes that end.
 
 mod action;
 mod budget;
 mod connection;
+mod keep;
 mod report;
 mod signals;
 mod start;
@@ -126,6 +127,7 @@ impl Daemon<'_> {
         loop {
             let now = self.clock.now();
             let progress = self.work(now);
+            self.keep_served(now);
             self.begin_to_serve(progress);
             if let Some(code) = self.end(progress, now) {
                 self.hooks.builtins().handle_end();
@@ -170,7 +172,14 @@ impl Daemon<'_> {
             match *source {
                 Source::Store => self.receive(),
                 Source::Signals => self.handle_signals(),
-                Source::Builtins => self.pending.builtins = true,
+                Source::Builtins => {
+                    self.hooks.builtins().handle_wake();
+                    self.pending.builtins = true;
+                }
+                Source::Upkeep(channel) => {
+                    let now = self.clock.now();
+                    self.hooks.builtins().upkeep().handle_events(channel, now);
+                }
                 Source::Output(pid) => self.hooks.handle_output(pid),
                 Source::Process(pid) => self.handle_exit(pid),
             }
@@ -192,7 +201,8 @@ impl Daemon<'_> {
             let settled = self.stage == Stage::Serving
                 && progress == Progress::Resting
                 && self.dispatcher.is_settled()
-                && !self.qemus.is_busy();
+                && !self.qemus.is_busy()
+                && !self.hooks.is_keeping(now);
             (self.options.dry_run && self.stage == Stage::Serving)
                 || (settled && self.reconnect.is_none())
         };
@@ -212,6 +222,10 @@ impl Daemon<'_> {
         let devices = if connected { self.dispatcher.poll_timeout() } else { None };
         let relist = self.relist.filter(|_| connected).map(|(at, _)| at);
         let ending = self.ending.map(|ending| ending.deadline);
-        [devices, reconnect, relist, self.qemus.poll_timeout(), ending].into_iter().flatten().min()
+        let keep = self.hooks.keep_timeout(connected);
+        [devices, reconnect, relist, keep, self.qemus.poll_timeout(), ending]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -21,6 +21,11 @@ impl Daemon<'_> {
             }
             Notice::Adopted => {
                 self.hooks.builtins().handle_disk(key);
+                if let Some(hook) = self.dispatcher.add_hook(key)
+                    && !self.options.dry_run
+                {
+                    self.hooks.handle_served(&hook);
+                }
                 log::info!("{key}: served already");
             }
             Notice::Slow => log::warn!(

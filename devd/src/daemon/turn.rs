@@ -82,7 +82,7 @@ impl Daemon<'_> {
             }
             while self.pending.builtins {
                 // A run whose result could not be written is told again.
-                match self.hooks.builtins().finish(&mut self.client)? {
+                match self.hooks.builtins().finish(&mut self.client, now)? {
                     Some((key, end)) => self.dispatcher.handle_hook_end(key, end, now),
                     None => self.pending.builtins = false,
                 }

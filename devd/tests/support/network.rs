@@ -37,6 +37,21 @@ pub fn nft(arguments: &str) -> String {
     run("nft", arguments)
 }
 
+/// What a program says; `None` if it fails.
+pub fn try_run(program: &str, arguments: &str) -> Option<String> {
+    let output = Command::new(program).args(arguments.split(' ')).output().ok()?;
+    output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+}
+
+/// A network namespace of `ip netns`, which goes with this.
+pub struct Named<'a>(pub &'a str);
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        try_run("ip", &format!("netns delete {}", self.0));
+    }
+}
+
 #[track_caller]
 pub fn run(program: &str, arguments: &str) -> String {
     let output = Command::new(program).args(arguments.split(' ')).output();

@@ -63,6 +63,11 @@ impl Protection {
         &self.interface
     }
 
+    /// The interface has this name by now.
+    pub(crate) fn follow(&mut self, name: &str) {
+        name.clone_into(&mut self.interface.name);
+    }
+
     fn table(&self) -> Table {
         let chains = rules::chains(self.mac, &self.allowed);
         Table { name: table_name(&self.interface), chains }
@@ -104,7 +109,6 @@ fn refused(name: &str, error: &io::Error) -> Failure {
 
 /// Are the rules in place as [`protect`] makes them, all of them and no others, and do they apply
 /// to the interface? Asks the kernel three times.
-#[cfg_attr(not(test), expect(dead_code, reason = "who watches the kernel calls it"))]
 pub(crate) fn holds(protection: &Protection) -> io::Result<bool> {
     protection.table().is_in_place(&protection.interface.name)
 }
@@ -121,7 +125,7 @@ pub(crate) fn unprotect(interface: &Interface) -> Result<(), Failure> {
 
 /// The name that the kernel gave the interface: nobody else's can be called so, and it is known
 /// when the interface is gone.
-fn table_name(interface: &Interface) -> String {
+pub(super) fn table_name(interface: &Interface) -> String {
     format!("devd-{}", interface.given)
 }
 
