@@ -19,7 +19,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use support::{DOMID, Devd, Device, World, wait_until};
 use xs_client::embedded::{Fault, Quota, Store};
-use xs_proto::{Decoder, Frame, Header, MessageType};
+use xs_proto::{Decoder, ErrorCode, Frame, Header, MessageType};
 
 /// Writes to a device's nodes as fast as the store takes it, while the test does the rest.
 fn with_flood<T>(store: &Store, device: &Device, test: impl FnOnce(&AtomicUsize) -> T) -> T {
@@ -74,6 +74,25 @@ fn flood_of_events_delays_neither_other_devices_nor_sigterm() {
         devd.signal(Signal::SIGTERM);
         assert_eq!(devd.wait().code(), Some(0));
     });
+}
+
+#[test]
+fn transaction_in_whose_way_others_come_is_tried_eight_times() {
+    let world = World::new();
+    // The daemon is to say for this hook that it has done its work.
+    world.hook("block", "call write physical-device 7:0");
+    let devd = world.devd(&["--log-level", "info"]);
+    for (guest, conflicts, failures) in [(3, 7, 0), (4, 8, 1)] {
+        let others = Fault::error(ErrorCode::Again).on(MessageType::TransactionEnd);
+        let others = world.store.inject(others.of_domain(DOMID).times(conflicts));
+        let device = Device::vbd(guest, 51712).with("state", "2");
+        world.attach(&device);
+        world.wait_node(&device, "hotplug-status", "connected");
+        assert_eq!(others.strikes(), conflicts);
+        let failed = format!("{}: cannot mark it connected: the store refuses", device.path());
+        assert_eq!(world.logged(&failed), failures);
+    }
+    devd.terminate();
 }
 
 /// A way to the store on which each look at a device brings an event of it: the device has

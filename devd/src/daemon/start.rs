@@ -33,6 +33,9 @@ use crate::xl_devd;
 const BACKEND: &str = "backend";
 /// The token of the watch on it: the only one as long as no QEMU is being started.
 const TOKEN: &[u8] = b"devd";
+/// How often a transaction is tried while others change the same nodes, with waits of 63 ms in all. A
+/// guest that reconnects all the time makes its backend change them; the daemon tries again later.
+const TRANSACTION_TRIES: u32 = 8;
 /// How often, and after which wait, what the daemon cannot do without is tried.
 const TRIES: u32 = 8;
 const TRY_AGAIN: Duration = Duration::from_millis(100);
@@ -133,6 +136,7 @@ impl<'a> Daemon<'a> {
         let interrupt = patiently(|| signal_fd(&ends))
             .map_err(|error| StartError::system("hear of signals", error))?;
         client.set_interrupt(interrupt.into());
+        client.set_transaction_tries(TRANSACTION_TRIES);
         client.watch(BACKEND, TOKEN).map_err(|error| StartError::of_watch(address, error))?;
 
         let inheritance = Inheritance { xenstore: options.xenstore.clone(), token: token(options) };
