@@ -18,23 +18,33 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 pub(crate) const EXIT_NO_STORE: u8 = 3;
 /// Another daemon, or `xl devd`, serves the store, or holds the pid file.
 pub(crate) const EXIT_RUNNING: u8 = 4;
+/// With `--once`: no device failed, and one still waits for its backend.
+pub(crate) const EXIT_WAITING: u8 = 5;
 
 /// The run directory, if neither the command line nor the environment names another.
 const RUN_DIR: &str = "/run/devd";
 /// The variable of the environment that names it.
 const RUN_DIR_VARIABLE: &str = "DEVD_RUN_DIR";
 
-pub(crate) const HELP: &str = "\
+/// The text of `--help`, with the parts that this build has.
+#[cfg(feature = "demo")]
+pub(crate) const HELP: [&str; 3] = [USAGE, DEMO, OPTIONS];
+#[cfg(not(feature = "demo"))]
+pub(crate) const HELP: [&str; 2] = [USAGE, OPTIONS];
+
+const USAGE: &str = "\
 devd - the device daemon of Xen driver domains
 
 usage: devd [options]
-       devd demo [--guests N] [--hold]     see it at work, without Xen
-
+";
+#[cfg(feature = "demo")]
+const DEMO: &str = "       devd demo [--guests N] [--hold]     see it at work, without Xen\n";
+const OPTIONS: &str = "
   -F, --foreground       stay in the foreground and log to standard error
   -p, --pidfile FILE     write the process id there, and allow one daemon with this file
       --run-dir DIR      keep the lock of the one daemon for a store there (/run/devd)
       --log FILE         log there (in the background: /var/log/xen/xldevd.log)
-      --log-level LEVEL  error, warn, info, debug or trace (info)
+      --log-level LEVEL  error, warn, info, debug, or trace: each event of the store (info)
       --xenstore PATH    the store's socket or device (/dev/xen/xenbus and the like)
       --hooks WHICH      auto: the hotplug script if one of the name is installed, else the
                          built-in hook; builtin: the other way round; script: scripts
@@ -55,8 +65,11 @@ usage: devd [options]
   -h, --help             this text
   -V, --version          the version
 
+Signals: SIGTERM, SIGINT, SIGQUIT end it; SIGHUP opens the log anew; SIGUSR1 logs the devices.
+
 Exit codes: 0 all is well; 1 something failed (with --once: a device could not be served);
-2 usage; 3 no xenstore; 4 another devd, or xl devd, serves the store.
+2 usage; 3 no xenstore; 4 another devd, or xl devd, serves the store; 5 with --once: none
+failed, but a device still waits for its backend.
 ";
 
 /// What the command line asks for.
@@ -72,7 +85,7 @@ pub(crate) enum Command {
 /// How the daemon is to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    pub(crate) foreground: bool,
+    pub(crate) place: Place,
     pub(crate) pidfile: Option<PathBuf>,
     /// See [`run_dir`](Self::run_dir).
     pub(crate) run_dir: Option<PathBuf>,
@@ -98,6 +111,17 @@ impl Options {
     }
 }
 
+/// Where the daemon runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the background, unless it is supervised or ends by itself.
+    Unsaid,
+    /// Here: `--foreground`.
+    Foreground,
+    /// This is the process in the background that an earlier one has started.
+    Background,
+}
+
 /// Which QEMU serves qdisk and 9pfs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Qemu {
@@ -112,7 +136,7 @@ pub(crate) enum Qemu {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            foreground: false,
+            place: Place::Unsaid,
             pidfile: None,
             run_dir: None,
             log: None,
@@ -158,6 +182,8 @@ pub(crate) enum UsageError {
     Option(#[from] lexopt::Error),
     #[error("{option} takes a number{range}, not {value:?}")]
     Number { option: &'static str, range: &'static str, value: OsString },
+    #[error("{0} takes a path, not an empty word")]
+    EmptyPath(&'static str),
     #[error("--log-level takes error, warn, info, debug or trace, not {0:?}")]
     LogLevel(OsString),
     #[error("--hooks takes auto, builtin or script, not {0:?}")]
@@ -174,17 +200,21 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
         match word {
             Short('h') | Long("help") => return Ok(Command::Help),
             Short('V') | Long("version") => return Ok(Command::Version),
-            Short('F') | Long("foreground") => options.foreground = true,
-            Short('p') | Long("pidfile") => options.pidfile = Some(parser.value()?.into()),
-            Long("run-dir") => options.run_dir = Some(parser.value()?.into()),
-            Long("log") => options.log = Some(parser.value()?.into()),
+            Short('F') | Long("foreground") => options.place = Place::Foreground,
+            // Not for people: see `daemonize`.
+            Long("background") => options.place = Place::Background,
+            Short('p') | Long("pidfile") => {
+                options.pidfile = Some(path("--pidfile", parser.value()?)?);
+            }
+            Long("run-dir") => options.run_dir = Some(path("--run-dir", parser.value()?)?),
+            Long("log") => options.log = Some(path("--log", parser.value()?)?),
             Long("log-level") => options.log_level = log_level(parser.value()?)?,
-            Long("xenstore") => options.xenstore = Some(parser.value()?.into()),
+            Long("xenstore") => options.xenstore = Some(path("--xenstore", parser.value()?)?),
             Long("hooks") => options.hooks = preference(parser.value()?)?,
             Long("antispoof") => options.antispoof = true,
-            Long("script-dir") => options.script_dirs.push(parser.value()?.into()),
+            Long("script-dir") => options.script_dirs.push(path("--script-dir", parser.value()?)?),
             Long("qemu") if options.qemu == Qemu::None => return Err(UsageError::QemuTwice),
-            Long("qemu") => options.qemu = Qemu::Path(parser.value()?.into()),
+            Long("qemu") => options.qemu = Qemu::Path(path("--qemu", parser.value()?)?),
             Long("no-qemu") if options.qemu == Qemu::Usual => options.qemu = Qemu::None,
             Long("no-qemu") if options.qemu == Qemu::None => {}
             Long("no-qemu") => return Err(UsageError::QemuTwice),
@@ -216,7 +246,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
     }
     if options.run_dir.is_none() {
         let variable = std::env::var_os(RUN_DIR_VARIABLE).filter(|path| !path.is_empty());
-        options.run_dir = variable.map(PathBuf::from);
+        options.run_dir = variable.map(|variable| path(RUN_DIR_VARIABLE, variable)).transpose()?;
     }
     if options.script_dirs.is_empty() {
         options.script_dirs.push("/etc/xen/scripts".into());
@@ -250,6 +280,15 @@ fn demo(mut parser: lexopt::Parser) -> Result<Command, UsageError> {
         }
     }
     Ok(Command::Demo(options))
+}
+
+/// A path from the command line, absolute: in the background `/` is the working directory.
+fn path(option: &'static str, value: OsString) -> Result<PathBuf, UsageError> {
+    if value.is_empty() {
+        return Err(UsageError::EmptyPath(option));
+    }
+    // Without a working directory it may be absolute all the same.
+    Ok(std::path::absolute(&value).unwrap_or_else(|_| value.into()))
 }
 
 fn seconds(option: &'static str, value: OsString) -> Result<Duration, UsageError> {
@@ -300,9 +339,28 @@ mod tests {
     #[test]
     fn nothing_given_is_what_upstream_does() {
         let options = options("devd").unwrap();
-        assert!(!options.foreground);
+        assert_eq!(options.place, Place::Unsaid);
         assert_eq!(options.script_dirs, [PathBuf::from("/etc/xen/scripts")]);
         assert_eq!(options.linger, Duration::from_millis(200));
+    }
+
+    #[test]
+    fn relative_paths_are_those_of_the_working_directory() {
+        let options = options("devd --log l --script-dir ../s --qemu q").unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(options.log, Some(here.join("l")));
+        assert_eq!(options.script_dirs, [here.join("../s")]);
+        assert_eq!(options.qemu, Qemu::Path(here.join("q")));
+    }
+
+    #[test]
+    fn two_dashes_end_the_options() {
+        assert_eq!(options("devd -F --").unwrap().place, Place::Foreground);
+    }
+
+    #[test]
+    fn help_lists_the_demo_if_the_build_has_it() {
+        assert_eq!(HELP.concat().contains("devd demo"), cfg!(feature = "demo"));
     }
 
     #[test]
@@ -313,7 +371,7 @@ mod tests {
              --linger 6 --dry-run --once --notify-fd 7",
         );
         let expected = Options {
-            foreground: true,
+            place: Place::Foreground,
             pidfile: Some("/run/d.pid".into()),
             run_dir: Some("/r".into()),
             log: Some("/l".into()),
@@ -348,6 +406,13 @@ mod tests {
             ("devd --frobnicate", "--frobnicate"),
             ("devd serve", "serve"),
             ("devd -F demo", "demo"),
+            ("devd -- -F", "-F"),
+            ("devd --xenstore=", "--xenstore takes a path"),
+            ("devd --pidfile=", "--pidfile takes a path"),
+            ("devd --log=", "--log takes a path"),
+            ("devd --run-dir=", "--run-dir takes a path"),
+            ("devd --script-dir=", "--script-dir takes a path"),
+            ("devd --qemu=", "--qemu takes a path"),
             ("devd --pidfile", "--pidfile"),
         ] {
             let error = options(line).unwrap_err().to_string();

@@ -1,10 +1,9 @@
 //! Into the background, or not.
 //!
-//! The daemon in the background is this program started again with `--foreground`. Whoever
-//! started the first hears from it whether the second is ready, and with which exit code it
-//! was not.
+//! The daemon in the background is this program started again with `--background`. The first
+//! process ends when the second is ready, or with its exit code.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -14,11 +13,14 @@ use std::process::ExitCode;
 
 use nix::fcntl::OFlag;
 
-use crate::cli::{EXIT_FAILURE, Options};
+use crate::cli::{EXIT_FAILURE, Options, Place};
+use crate::journal::Target;
 use crate::process::{self, Exit, Group, Program};
 use crate::readiness::{self, Readiness};
 use crate::{daemon, descriptor, journal};
 
+/// The variable of the environment that says where the store is.
+const STORE: &str = "XENSTORED_PATH";
 /// Where upstream's daemon logs.
 const LOG: &str = "/var/log/xen/xldevd.log";
 
@@ -26,8 +28,10 @@ const LOG: &str = "/var/log/xen/xldevd.log";
 pub(crate) fn run(options: &Options) -> ExitCode {
     let supervised = options.notify_fd.is_some() || readiness::is_supervised();
     let ends_by_itself = options.once || options.dry_run;
-    if options.foreground || supervised || ends_by_itself {
-        return run_here(options);
+    match options.place {
+        Place::Foreground | Place::Background => return run_here(options),
+        Place::Unsaid if supervised || ends_by_itself => return run_here(options),
+        Place::Unsaid => {}
     }
     let log = options.log.clone().unwrap_or_else(|| PathBuf::from(LOG));
     match start_in_background(options, &log) {
@@ -59,10 +63,21 @@ fn run_here(options: &Options) -> ExitCode {
     };
     descriptor::keep_from_children();
     descriptor::hear_of_children();
-    if let Err(error) = journal::start(options.log.as_deref(), options.log_level) {
+    let target = match (&options.log, options.place) {
+        (None, _) => Target::StandardError,
+        (Some(log), Place::Background) => Target::FileOfBackground(log),
+        (Some(log), Place::Unsaid | Place::Foreground) => Target::File(log),
+    };
+    if let Err(error) = journal::start(target, options.log_level) {
         let log = options.log.as_deref().unwrap_or(Path::new("standard error"));
         eprintln!("devd: cannot log to {}: {error}", log.display());
         return ExitCode::from(EXIT_FAILURE);
+    }
+    // A daemon must not keep a file system from being unmounted.
+    if options.place == Place::Background
+        && let Err(error) = std::env::set_current_dir("/")
+    {
+        log::warn!("cannot make / the working directory: {error}");
     }
     daemon::run(options, readiness)
 }
@@ -73,18 +88,24 @@ fn start_in_background(options: &Options, log: &Path) -> io::Result<Option<Exit>
     let output = journal::open(log)?;
     let program = process::c_path(&std::env::current_exe()?)?;
     let (ready, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let mut arguments = Vec::new();
-    for word in std::env::args_os() {
-        arguments.push(CString::new(word.into_vec())?);
-    }
-    arguments.extend([c"--foreground".into(), c"--notify-fd".into(), c"3".into()]);
+    let mut words = std::env::args_os();
+    let mut arguments = vec![CString::new(words.next().unwrap_or_default().into_vec())?];
+    // In front of the others, whose last may be `--`.
+    arguments.extend([c"--background".into(), c"--notify-fd".into(), c"3".into()]);
     if options.log.is_none() {
         arguments.extend([c"--log".into(), process::c_path(log)?]);
     }
+    for word in words {
+        arguments.push(CString::new(word.into_vec())?);
+    }
+    // The working directory changes, and the store's path in the environment may be relative.
+    let store = std::env::var_os(STORE).filter(|path| !path.is_empty());
+    let store = store.map(std::path::absolute).transpose()?;
+    let added: Vec<(&str, &OsStr)> = store.iter().map(|path| (STORE, path.as_os_str())).collect();
     let pid = Program {
         path: &program,
         arguments: &arguments,
-        environment: &process::environment(&[]),
+        environment: &process::environment(&added),
         output: output.as_fd(),
         third: Some(theirs.as_fd()),
         group: Group::Session,

@@ -61,7 +61,10 @@ impl Executor {
         for key in self.detached.drain(..) {
             // Without a connection that is said of all.
             if let (Ok(()), Err(code)) = (&result, answers.take(true)) {
-                log::warn!("{key}: cannot remove hotplug-status: {code}");
+                log::warn!(
+                    "{key}: cannot remove hotplug-status: {code}; a daemon that is started before the \
+                     directory is gone runs the removal hook again"
+                );
             }
         }
         for (key, want) in self.looks.drain(..count) {
@@ -72,7 +75,9 @@ impl Executor {
                         dispatcher.handle_observation(key, &seen, now);
                     }
                     Err(error) => {
-                        log::warn!("{key}: cannot look at its frontend: {error}");
+                        log::warn!(
+                            "{key}: cannot look at its frontend, will look again later: {error}"
+                        );
                         dispatcher.handle_observation_refused(key, now);
                         if error.ends_connection() {
                             result = Err(error);
@@ -80,7 +85,9 @@ impl Executor {
                     }
                 },
                 (Ok(()), Err(code)) => {
-                    log::warn!("{key}: cannot look at it: {code}");
+                    log::warn!(
+                        "{key}: the store refuses a look at it, which is made again later: {code}"
+                    );
                     dispatcher.handle_observation_refused(key, now);
                 }
                 (Err(_), _) => dispatcher.handle_observation_refused(key, now),
@@ -223,13 +230,14 @@ pub(crate) enum ErrorNode {
     Daemon,
 }
 
-/// Writes why the device is not served, unless its hook has written that. False if the store
-/// refused.
+/// Writes why the device is not served, unless its hook has written that. The log says that, and
+/// behind it when the device is tried again. False if the store refused.
 pub(crate) fn fail(
     client: &mut Client,
     key: DeviceKey,
     reason: &str,
     writer: ErrorNode,
+    next_try: &str,
 ) -> Result<bool, Error> {
     let mut said = reason.to_owned();
     let marked =
@@ -260,9 +268,9 @@ pub(crate) fn fail(
             transaction.write(format!("{directory}/hotplug-status"), "error")
         });
     if said == reason {
-        log::error!("{key}: not served: {reason}");
+        log::error!("{key}: not served: {reason}{next_try}");
     } else {
-        log::error!("{key}: not served: {reason}: {}", said.escape_debug());
+        log::error!("{key}: not served: {reason}: {}{next_try}", said.escape_debug());
     }
     marked
 }
@@ -379,7 +387,7 @@ mod tests {
         rewind(&mut client, key).unwrap();
         close(&mut client, key).unwrap();
         mark_connected(&mut client, key).unwrap();
-        fail(&mut client, key, "reason", ErrorNode::Hook).unwrap();
+        fail(&mut client, key, "reason", ErrorNode::Hook, "").unwrap();
         assert!(!client.exists(key.to_string()).unwrap());
     }
 }

@@ -39,13 +39,22 @@ pub(crate) struct Hooks {
     chooser: Chooser,
     running: HashMap<Pid, Running>,
     builtins: Builtins,
+    /// The last run of each device's add hook, until that is told of.
+    added: HashMap<DeviceKey, Added>,
+}
+
+/// A run of an add hook: its name, and when it began.
+#[derive(Debug)]
+struct Added {
+    hook: String,
+    since: Instant,
 }
 
 impl Hooks {
     pub(crate) fn new(chooser: Chooser, antispoof: bool, poller: &Poller) -> io::Result<Self> {
         let builtins = Builtins::new(antispoof)?;
         poller.add(builtins.as_fd(), Source::Builtins)?;
-        Ok(Self { chooser, running: HashMap::new(), builtins })
+        Ok(Self { chooser, running: HashMap::new(), builtins, added: HashMap::new() })
     }
 
     /// What would be run.
@@ -64,11 +73,30 @@ impl Hooks {
         client: &mut Client,
         poller: &mut Poller,
     ) -> Result<Result<(), HookFailure>, Error> {
-        match self.chooser.choose_and_tell(hook) {
-            Ok(Choice::Builtin(builtin)) => self.builtins.start(builtin, hook, client),
-            Ok(Choice::Script(script)) => Ok(self.start_script(hook, &script, poller)),
-            Err(failure) => Ok(Err(failure)),
+        let choice = match self.chooser.choose_and_tell(hook) {
+            Ok(choice) => choice,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if hook.verb == Verb::Add && !hook.tap {
+            let name = match &choice {
+                Choice::Builtin(builtin) => format!("the built-in {}", builtin.name()),
+                Choice::Script(script) => script.path.display().to_string(),
+            };
+            self.added.insert(hook.key, Added { hook: name, since: Instant::now() });
         }
+        match choice {
+            Choice::Builtin(builtin) => self.builtins.start(builtin, hook, client),
+            Choice::Script(script) => Ok(self.start_script(hook, &script, poller)),
+        }
+    }
+
+    /// By which hook a device was attached, what that has done, and how long it took; nothing if
+    /// it ran no hook of this daemon.
+    pub(crate) fn take_added(&mut self, key: DeviceKey) -> String {
+        let done = self.builtins.take_done(key);
+        let Some(Added { hook, since }) = self.added.remove(&key) else { return String::new() };
+        let done = done.map(|done| format!(": {done}")).unwrap_or_default();
+        format!(" by {hook} in {} ms{done}", since.elapsed().as_millis())
     }
 
     fn start_script(
@@ -214,8 +242,16 @@ impl Hooks {
             Exit::Signal(signal) => HookEnd::Failure(HookFailure::Signal(signal)),
             Exit::Unheard => HookEnd::Unknown,
         };
-        let took = micros_since(running.since);
-        log::debug!("{key}: the {:?} hook took {took} µs: {end:?}", running.verb);
+        let hook = match running.verb {
+            Verb::Add => "add hook",
+            Verb::Remove => "removal hook",
+        };
+        let how = match end {
+            HookEnd::Success => "did well",
+            HookEnd::Failure(_) => "failed",
+            HookEnd::Unknown => "ended, its exit code went to the daemon that had started it",
+        };
+        log::debug!("{key}: its {hook} {how}, after {} µs", micros_since(running.since));
         Some((key, end))
     }
 

@@ -46,7 +46,7 @@ use cli::Command;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Command::Help) => {
-            print!("{}", cli::HELP);
+            print!("{}", cli::HELP.concat());
             ExitCode::SUCCESS
         }
         Ok(Command::Version) => {

@@ -73,8 +73,8 @@ pub(crate) struct Poller {
 impl Poller {
     /// Waits for these signals at first, which it blocks; for `SIGCHLD`, too, where processes
     /// have no descriptors (before Linux 5.3), and in process 1, whose child anybody may become.
-    pub(crate) fn new(signals: &[Signal]) -> io::Result<Self> {
-        let mut heard: SigSet = signals.iter().copied().collect();
+    pub(crate) fn new(signals: SigSet) -> io::Result<Self> {
+        let mut heard = signals;
         let own = Pid::this();
         if own.as_raw() == 1 || descriptor::of_process(own).is_err() {
             heard.add(Signal::SIGCHLD);
@@ -92,10 +92,10 @@ impl Poller {
         Ok(poller)
     }
 
-    /// The next signal, if one has come.
-    pub(crate) fn signal(&self) -> Option<Signal> {
+    /// The number of the next signal, if one has come.
+    pub(crate) fn signal(&self) -> Option<i32> {
         let info = self.signals.read_signal().ok()??;
-        Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+        i32::try_from(info.ssi_signo).ok()
     }
 
     /// Waits for the end of a child, by a descriptor of its own as long as that is kept. It has

@@ -90,5 +90,5 @@ fn hook_that_never_started_has_no_removal() {
     world.wait_refused(&device);
     world.detach(&device);
     world.wait_gone(&device);
-    assert_eq!(world.logged("removed all the same"), 0, "{}", world.log());
+    assert_eq!(world.logged("goes all the same"), 0, "{}", world.log());
 }

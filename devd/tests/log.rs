@@ -5,10 +5,15 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use support::{Devd, Device, World, hostile, wait_until};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use support::{Devd, Device, Failing, World, hostile, wait_until};
 
 /// What looks like lines of the log, after the end of a line as each reader knows it.
 const FORGED: &str = "1970-01-01T00:00:00.000Z error: backend/vbd/9/9: forged";
@@ -72,19 +77,92 @@ fn a_file_has_a_line_for_whatever_is_told() {
     lives(&world, world.command(&["--linger", "0"]), || world.log(), true);
 }
 
-/// Without a file it is standard error, with the time unless that is journald's to write.
+/// The daemon without a file to log to.
+fn to_standard_error(world: &World) -> Command {
+    let mut command = Devd::command();
+    command.arg("-F").arg("--xenstore").arg(world.socket());
+    command.arg("--script-dir").arg(world.scripts());
+    command.args(["--log-level", "debug", "--linger", "0", "--no-qemu"]);
+    command
+}
+
+/// systemd's journal adds the time, and takes a priority in front of each line.
 #[test]
 fn so_has_what_journald_takes() {
     for journald in [true, false] {
         let world = World::new();
-        let mut command = Devd::command();
-        command.arg("-F").arg("--xenstore").arg(world.socket());
-        command.arg("--script-dir").arg(world.scripts());
-        command.args(["--log-level", "debug", "--linger", "0", "--no-qemu"]);
-        if journald {
-            command.env("JOURNAL_STREAM", "8:1");
-        }
+        let mut command = to_standard_error(&world);
+        // Standard error is that file; a variable that names another is inherited.
+        let said = fs::File::create(world.file("said")).unwrap().metadata().unwrap();
+        let inode = if journald { said.ino() } else { said.ino() + 1 };
+        command.env("JOURNAL_STREAM", format!("{}:{inode}", said.dev()));
         lives(&world, command, || world.said(), !journald);
+    }
+}
+
+#[test]
+fn full_disk_is_told_of_when_there_is_room_again() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let mut command = world.command(&["--linger", "0"]);
+    let failing = Failing::new(world.file("fault"));
+    failing.apply(&mut command);
+    let devd = world.devd_by(command);
+    let device = Device::vif(3, 0);
+    // Every write of the daemon fails, and the log has no others.
+    failing.set("write", Errno::ENOSPC as i32, 0);
+    devd.signal(Signal::SIGUSR2);
+    wait_until("two lines that are lost", || failing.calls() >= 1);
+    devd.signal(Signal::SIGUSR2);
+    wait_until("two lines that are lost", || failing.calls() >= 2);
+    failing.set("", Errno::EIO as i32, 1);
+    assert_eq!(world.logged("SIGUSR2"), 0);
+    world.attach(&device);
+    world.wait_connected(&device);
+    let lost =
+        "warn: 2 lines of this log could not be written and were lost: No space left on device";
+    world.wait_logged(lost);
+    assert_eq!(world.logged("were lost"), 1);
+    devd.terminate();
+    hostile::assert_log(&world.log(), true);
+}
+
+#[test]
+fn log_that_is_no_regular_file_is_refused() {
+    let world = World::new();
+    fs::write(world.file("target"), "mine").unwrap();
+    symlink(world.file("target"), world.file("link")).unwrap();
+    mkfifo(&world.file("fifo"), Mode::S_IRWXU).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(world.file("socket")).unwrap();
+    for (name, why) in [
+        ("link", "it is a symbolic link; name the file itself"),
+        ("fifo", "a log has to be a regular file"),
+        ("socket", "a log has to be a regular file"),
+        ("/dev/null", "a log has to be a regular file"),
+        ("/dev/stderr", "it is a symbolic link; name the file itself"),
+    ] {
+        let mut command = world.command(&["--once"]);
+        command.arg("--log").arg(world.file(name));
+        assert_eq!(world.spawn(command).wait().code(), Some(1), "{name}");
+        let said = world.said();
+        let last = said.lines().last().unwrap_or_default();
+        assert!(last.contains("cannot log to ") && last.ends_with(why), "{name}: {said}");
+    }
+    assert_eq!(fs::read_to_string(world.file("target")).unwrap(), "mine");
+}
+
+#[test]
+fn trace_has_each_event_of_the_store() {
+    for (level, times) in [("debug", 0), ("trace", 1)] {
+        let world = World::new();
+        let _kernel = world.kernel();
+        let _devd = world.devd(&["--log-level", level]);
+        let device = Device::vif(3, 0);
+        world.attach(&device);
+        world.wait_connected(&device);
+        world.wait_settled();
+        let told = world.logged("backend/vif/3/0/hotplug-status: the store tells of a change");
+        assert_eq!(told.min(1), times, "{level}");
     }
 }
 

@@ -5,7 +5,7 @@ mod support;
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use support::{Devd, Device, World, process};
@@ -119,6 +119,15 @@ fn run_directory_that_cannot_be_made_is_an_error_with_a_remedy() {
     assert!(said.contains("/proc/devd: ") && said.contains("with --run-dir"), "{said}");
 }
 
+/// The one lock in a run directory.
+#[track_caller]
+fn lock_in(run: &Path) -> PathBuf {
+    let files = fs::read_dir(run).unwrap().flatten().map(|file| file.path());
+    let locks: Vec<_> = files.filter(|path| path.extension() == Some("lock".as_ref())).collect();
+    assert_eq!(locks.len(), 1, "{locks:?}");
+    locks[0].clone()
+}
+
 #[test]
 fn lock_and_its_directory_are_for_their_user_only() {
     let world = World::new();
@@ -126,10 +135,9 @@ fn lock_and_its_directory_are_for_their_user_only() {
     let _devd = world.devd(&["--run-dir", run.to_str().unwrap()]);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&run), 0o700);
-    let files: Vec<_> = fs::read_dir(&run).unwrap().flatten().collect();
-    assert_eq!(files.len(), 1);
-    assert_eq!(mode(&files[0].path()), 0o600);
-    let text = fs::read_to_string(files[0].path()).unwrap();
+    let lock = lock_in(&run);
+    assert_eq!(mode(&lock), 0o600);
+    let text = fs::read_to_string(lock).unwrap();
     assert!(text.ends_with(&format!("{}\n", world.socket().display())), "{text}");
 }
 
@@ -204,7 +212,7 @@ fn unprivileged_user_serves_his_store_and_denies_nobody() {
     let roots = tempfile::tempdir().unwrap();
     let run = roots.path().to_str().unwrap();
     let first = world.devd(&["--run-dir", run]);
-    let lock = fs::read_dir(run).unwrap().next().unwrap().unwrap().path();
+    let lock = lock_in(roots.path());
     fs::set_permissions(run, Permissions::from_mode(0o755)).unwrap();
     let mut flock = Command::new(as_nobody[0]);
     flock.args(&as_nobody[1..]).args(["flock", "--shared", "--nonblock"]).arg(&lock).arg("true");

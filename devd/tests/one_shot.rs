@@ -43,6 +43,18 @@ fn once_fails_if_a_device_is_not_served() {
 }
 
 #[test]
+fn once_says_by_its_exit_code_that_a_device_still_waits() {
+    let world = World::new();
+    let (served, waiting) = (Device::vif(3, 0).with("state", "2"), Device::vbd(3, 51712));
+    world.attach_all(&[served.clone(), waiting.clone()]);
+    assert_eq!(world.run(&["--once"]).0, Some(5));
+    world.wait_logged("backend/vbd/3/51712: not served: its backend is not ready yet");
+    assert_eq!(world.node(&served, "hotplug-status").as_deref(), Some("connected"));
+    world.set(&waiting, "state", "2");
+    assert_eq!(world.run(&["--once"]).0, Some(0));
+}
+
+#[test]
 fn a_dry_run_says_what_would_be_done_and_changes_nothing() {
     let world = World::new();
     let qemu = world.qemu();
@@ -96,6 +108,31 @@ fn a_dry_run_says_what_would_be_done_and_changes_nothing() {
         assert!(!said.contains(device), "{device} needs nothing:\n{said}");
     }
     assert_eq!(code, Some(1), "not all are served");
+}
+
+#[test]
+fn dry_run_of_a_failing_device_comes_to_rest() {
+    let world = World::new();
+    let devices = [
+        Device::vif(3, 2).with("state", "2").without("script"),
+        Device::vif(3, 3).with("state", "2").with("script", "not-there"),
+        Device::vbd(3, 51712).with("state", "2").with("script", "/etc/xen/scripts/"),
+        Device::vbd(3, 51728).with("state", "2").with("script", ""),
+    ];
+    world.attach_all(&devices);
+    let devd = world.devd(&["--dry-run", "--hooks", "script"]);
+    let times = |device: &Device| {
+        let line = format!("{}: would report: ", device.path());
+        world.said().lines().filter(|said| said.starts_with(&line)).count()
+    };
+    let told = |device| times(device) > 0;
+    wait_until("each to be told of", || devices.iter().all(told));
+    world.attach(&Device::vif(4, 0).with("state", "2"));
+    wait_until("another one", || world.said().contains("backend/vif/4/0: would run"));
+    devd.terminate();
+    for device in &devices {
+        assert!(times(device) <= 3, "{}: {}", device.path(), times(device));
+    }
 }
 
 #[test]

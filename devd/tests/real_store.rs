@@ -47,7 +47,7 @@ fn a_xenstored_that_is_killed_and_started_again_is_found_and_served() {
     }
     store.kill();
     wait_until("the loss to be told", || {
-        fs::read_to_string(&said).unwrap().contains("I try to get it back")
+        fs::read_to_string(&said).unwrap().contains("; reconnecting")
     });
     store.start_again();
     let mut toolstack = store.toolstack();

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -215,6 +216,109 @@ fn sighup_opens_the_log_anew() {
     world.attach(&device);
     world.wait_logged("backend/vif/3/0: attached");
     assert_eq!(fs::read(&old).unwrap(), before);
+}
+
+#[test]
+fn in_the_background_standard_error_follows_the_log() {
+    let world = World::new();
+    assert_eq!(in_background(&world, &[]).output().unwrap().status.code(), Some(0));
+    let pid: i32 = fs::read_to_string(world.file("pid")).unwrap().trim().parse().unwrap();
+    let (log, old) = (world.file("devd.log"), world.file("devd.log.1"));
+    fs::rename(&log, &old).unwrap();
+    process::signal(pid, Signal::SIGHUP);
+    wait_until("a new log", || log.exists());
+    let leads = |path: &Path| {
+        let files = process::open_files(pid);
+        files.iter().filter(|(_, file)| file == path).map(|(fd, _)| *fd).collect::<Vec<_>>()
+    };
+    wait_until("both to lead to it", || leads(&log).starts_with(&[1, 2]));
+    wait_until("the old one to be closed", || leads(&old).is_empty());
+    process::signal(pid, Signal::SIGTERM);
+    wait_until("the daemon's end", || !process::is_alive(pid));
+}
+
+#[test]
+fn in_the_background_relative_paths_are_those_of_the_command() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let mut command = Devd::command();
+    command.current_dir(world.file("")).env("XENSTORED_PATH", "store");
+    command.args(["--script-dir", "scripts", "--log", "devd.log", "--pidfile", "pid", "--"]);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?} {}", world.log());
+    let pid: i32 = fs::read_to_string(world.file("pid")).unwrap().trim().parse().unwrap();
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_connected(&device);
+    let (log, old) = (world.file("devd.log"), world.file("devd.log.1"));
+    fs::rename(&log, old).unwrap();
+    process::signal(pid, Signal::SIGHUP);
+    wait_until("a new log in the same place", || log.exists());
+    process::signal(pid, Signal::SIGTERM);
+    wait_until("the daemon's end", || !process::is_alive(pid));
+    assert!(!world.file("pid").exists());
+}
+
+#[test]
+fn an_empty_path_is_exit_code_2_by_name() {
+    let (code, said) = run(&["--xenstore", ""]);
+    assert_eq!(code, Some(2));
+    assert!(said.starts_with("devd: --xenstore takes a path, not an empty word"), "{said}");
+}
+
+#[test]
+fn signals_are_heard_or_named_and_end_nothing_in_silence() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let mut devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    world.wait_connected(&device);
+    for signal in [
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGVTALRM,
+        Signal::SIGPROF,
+        Signal::SIGIO,
+        Signal::SIGXCPU,
+        Signal::SIGXFSZ,
+        Signal::SIGPWR,
+        Signal::SIGSTKFLT,
+    ] {
+        devd.signal(signal);
+        world.wait_logged(&format!("warn: {signal}: ignored; SIGTERM, SIGINT and SIGQUIT end"));
+    }
+    // SIGRTMIN + 2 of glibc.
+    let killed = Command::new("kill").arg("-36").arg(devd.pid().to_string()).status().unwrap();
+    assert!(killed.success());
+    world.wait_logged("warn: signal 36: ignored; ");
+    devd.signal(Signal::SIGPIPE);
+    world.wait_settled();
+    devd.signal(Signal::SIGQUIT);
+    assert_eq!(devd.wait().code(), Some(0));
+    world.wait_logged("info: SIGQUIT: ending");
+}
+
+#[test]
+fn sigusr1_logs_a_table_of_all_devices() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    world.hook("block", "case $1 in add) exit 7;; esac");
+    let devd = world.devd(&["--no-qemu"]);
+    let served = Device::vif(3, 0);
+    let failing = Device::vbd(3, 51712);
+    world.attach_all(&[failing.clone(), served.clone()]);
+    world.wait_logged("backend/vif/3/0: attached");
+    world.wait_logged("backend/vbd/3/51712: not served: ");
+    let before = world.logged("backend/vbd/3/51712: not served: ");
+    devd.signal(Signal::SIGUSR1);
+    world.wait_logged("info: backend/vif/3/0: served");
+    world.wait_logged(", connected to xenstore: 2 devices, ");
+    world.wait_logged(" at work, 0 QEMUs for guests");
+    wait_until("the failed one", || world.logged("backend/vbd/3/51712: ") > before);
+    let failed = "block failed with exit code 7; try 1 failed, the next begins in ";
+    assert!(world.logged(failed) >= 1, "{}", world.log());
 }
 
 #[test]

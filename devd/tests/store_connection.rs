@@ -59,7 +59,7 @@ fn a_store_that_comes_back_is_found_and_what_happened_meanwhile_too() {
         world.wait_connected(device);
     }
     world.stop_store();
-    world.wait_logged("hooks and QEMUs go on, and I try to get it back");
+    world.wait_logged("hooks and QEMUs keep running; reconnecting");
     world.drop_device(&gone);
     world.detach(&closed);
     world.attach(&new);
@@ -87,9 +87,9 @@ fn a_hook_that_ends_while_the_store_is_away_counts() {
     world.attach(&device);
     world.wait_connected(&device);
     world.stop_store();
-    world.wait_logged("I try to get it back");
+    world.wait_logged("; reconnecting");
     let _open = world.open("gate");
-    world.wait_logged("backend/vif/3/0: the Add hook took");
+    world.wait_logged("backend/vif/3/0: its add hook did well");
     world.start_store();
     world.wait_logged("backend/vif/3/0: attached");
     assert_eq!(world.calls(&device).len(), 1);
@@ -110,7 +110,7 @@ fn a_qemu_that_dies_while_the_store_is_away_is_reported_when_it_is_back() {
     world.wait_logged("backend/qdisk/3/51712: attached");
     world.set(&device, "state", "4");
     world.stop_store();
-    world.wait_logged("I try to get it back");
+    world.wait_logged("; reconnecting");
     support::process::end(world.qemus(3)[0]);
     world.wait_logged("QEMU was ended by signal 9");
     world.start_store();
@@ -123,7 +123,7 @@ fn without_a_store_it_can_still_be_told_to_end() {
     let mut world = World::new();
     let devd = world.devd(&[]);
     world.stop_store();
-    world.wait_logged("I try to get it back");
+    world.wait_logged("; reconnecting");
     devd.terminate();
 }
 

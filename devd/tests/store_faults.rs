@@ -97,7 +97,7 @@ fn wherever_the_connection_is_cut_every_device_is_served_and_nothing_is_left() {
     let moments = [Moment::BeforeRequest, Moment::BeforeReply, Moment::AfterReply];
     all_lives(&moments.map(|moment| {
         let what = format!("the connection cut {moment:?}");
-        (what, move || Fault::disconnect(moment), "I try to get it back".to_owned())
+        (what, move || Fault::disconnect(moment), "; reconnecting".to_owned())
     }));
 }
 

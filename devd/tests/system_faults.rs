@@ -28,7 +28,7 @@ const FAULTS: [Fault; 16] = [
     ("write", Errno::ENOSPC, ""),
     ("send", Errno::EINTR, ""),
     ("send", Errno::ENOBUFS, "os error 105"),
-    ("recv", Errno::ECONNRESET, "I try to get it back"),
+    ("recv", Errno::ECONNRESET, "; reconnecting"),
     ("pidfd_open", Errno::EMFILE, "os error 24"),
     ("waitpid", Errno::EINTR, ""),
     ("kill", Errno::EPERM, "(os error 1)"),

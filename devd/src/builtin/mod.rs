@@ -198,6 +198,8 @@ pub(crate) struct Builtins {
     adopted: Vec<Adopted>,
     /// Why the last run for a device failed.
     words: HashMap<DeviceKey, String>,
+    /// The work of each device's last add hook, in words.
+    done: HashMap<DeviceKey, String>,
     /// Who uses which disk.
     claims: Claims,
     /// Disks in use of which no run here has told.
@@ -221,6 +223,7 @@ impl Builtins {
             running: HashMap::new(),
             made: HashMap::new(),
             words: HashMap::new(),
+            done: HashMap::new(),
             claims: Claims::default(),
             unread: HashSet::new(),
             noted: HashMap::new(),
@@ -246,6 +249,7 @@ impl Builtins {
     ) -> Result<Result<(), HookFailure>, Error> {
         let Hook { key, verb, tap, .. } = *hook;
         self.words.remove(&key);
+        self.done.remove(&key);
         self.unread.remove(&key);
         self.noted.remove(&key);
         self.adopted.retain(|adopted| adopted.key != key);
@@ -321,11 +325,11 @@ impl Builtins {
                     }
                     self.made.insert((key, tap), made);
                 }
-                log::debug!(
-                    "{key}: {name}, {verb:?}, took {} µs: {}",
-                    micros_since(since),
-                    success.done
-                );
+                let took = micros_since(since);
+                log::debug!("{key}: the built-in {name} took {took} µs: {}", success.done);
+                if verb == Verb::Add && !tap {
+                    self.done.insert(key, success.done.clone());
+                }
                 match written {
                     Ok(()) => HookEnd::Success,
                     Err(failure) => self.failed(key, builtin, &failure),
@@ -357,6 +361,11 @@ impl Builtins {
         );
         self.words.insert(key, words);
         Some(HookEnd::Failure(HookFailure::TimedOut))
+    }
+
+    /// The work of the device's last add hook, in words.
+    pub(crate) fn take_done(&mut self, key: DeviceKey) -> Option<String> {
+        self.done.remove(&key)
     }
 
     /// What the device's last run has said of its failure.

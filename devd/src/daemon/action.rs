@@ -63,7 +63,8 @@ impl Daemon<'_> {
                         ErrorNode::Daemon
                     }
                 };
-                let written = executor::fail(client, key, &text, writer);
+                let next = self.next_try(key, reason);
+                let written = executor::fail(&mut self.client, key, &text, writer, &next);
                 self.marked(key, HotplugStatus::Refused, written, now)?;
             }
             Action::Close(key) => executor::close(client, key)?,
@@ -98,6 +99,8 @@ impl Daemon<'_> {
             Action::Fail(key, reason) => {
                 let script = self.dispatcher.script(key).unwrap_or_default();
                 dry_run::say_failure(key, &self.surroundings.reason(reason, script));
+                // Without its mark in the store the device would look like another one.
+                self.dispatcher.handle_mark_refused(key, HotplugStatus::Refused, now);
             }
             Action::StartService(domid) => dry_run::say_qemu(domid, self.qemus.path()),
             Action::Report(key, notice) => self.report(key, notice),

@@ -33,7 +33,7 @@ impl Daemon<'_> {
         if self.reconnect.is_some() {
             return;
         }
-        log::error!("{error}; hooks and QEMUs go on, and I try to get it back");
+        log::error!("{error}; hooks and QEMUs keep running; reconnecting");
         let now = self.clock.now();
         self.executor.give_up(&mut self.dispatcher, now);
         self.removals.give_up(&mut self.dispatcher, now);

@@ -13,6 +13,7 @@ mod keep;
 mod report;
 mod signals;
 mod start;
+mod table;
 mod turn;
 
 use std::collections::HashSet;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use devd_core::{Dispatcher, Phase, Time};
 use xs_client::Client;
 
-use crate::cli::{EXIT_FAILURE, Options};
+use crate::cli::{EXIT_FAILURE, EXIT_WAITING, Options};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::hooks::Hooks;
@@ -150,7 +151,7 @@ impl Daemon<'_> {
         if let Err(error) = self.hooks.handle_adopted(&mut self.client) {
             self.disconnected(&error);
         }
-        log::info!("ready, {} devices", self.dispatcher.devices().count());
+        log::info!("ready, {}", table::count(self.dispatcher.devices().count(), "device"));
         self.readiness.ready();
     }
 
@@ -207,12 +208,26 @@ impl Daemon<'_> {
                 || (settled && self.reconnect.is_none())
         };
         if self.options.once && done() {
-            let failed = |phase| matches!(phase, Phase::Failed(_));
-            let mut any = self.dispatcher.devices().any(|(_, phase)| failed(phase));
-            any |= self.relist.is_some();
-            return Some(if any { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS });
+            return Some(self.outcome());
         }
         None
+    }
+
+    /// The exit code of `--once`.
+    fn outcome(&self) -> ExitCode {
+        let (mut failed, mut waits) = (self.relist.is_some(), false);
+        for (key, phase) in self.dispatcher.devices() {
+            failed |= matches!(phase, Phase::Failed(_));
+            if phase == Phase::Waiting {
+                waits = true;
+                log::warn!("{key}: not served: its backend is not ready yet; run devd again later");
+            }
+        }
+        match (failed, waits) {
+            (true, _) => ExitCode::from(EXIT_FAILURE),
+            (false, true) => ExitCode::from(EXIT_WAITING),
+            (false, false) => ExitCode::SUCCESS,
+        }
     }
 
     fn deadline(&self) -> Option<Time> {

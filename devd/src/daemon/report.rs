@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use devd_core::{DeviceKey, Notice};
+use devd_core::{DeviceKey, Notice, Server};
 
 use super::{Daemon, Stage};
 
@@ -17,7 +17,7 @@ impl Daemon<'_> {
             }
             Notice::Attached => {
                 self.hooks.builtins().handle_disk(key);
-                log::info!("{key}: attached");
+                log::info!("{key}: attached{}", self.attached_by(key));
             }
             Notice::Adopted => {
                 self.hooks.builtins().handle_disk(key);
@@ -51,12 +51,30 @@ impl Daemon<'_> {
                 let said = self.hooks.builtins().take_words(key);
                 let script = self.dispatcher.script(key).unwrap_or_default();
                 let text = said.unwrap_or_else(|| self.surroundings.hook_failure(failure, script));
-                log::warn!("{key}: {text}; the device is removed all the same");
+                log::warn!("{key}: its removal hook failed: {text}; the device goes all the same");
             }
-            Notice::RemovalRefused => log::warn!("{key}: will try again to remove it"),
+            Notice::RemovalRefused => {
+                log::warn!("{key}: its directory cannot be removed yet; will try again");
+            }
             Notice::Gone => {
+                self.hooks.take_added(key);
                 self.hooks.builtins().handle_gone(key);
                 log::info!("{key}: gone");
+            }
+        }
+    }
+}
+
+impl Daemon<'_> {
+    /// By what a device was attached: its hook, or the QEMU of its guest.
+    fn attached_by(&mut self, key: DeviceKey) -> String {
+        match key.kind.server() {
+            Server::Qemu => match self.qemus.process(key.domid) {
+                Some(pid) => format!(" by its guest's QEMU, process {pid}"),
+                None => " by its guest's QEMU".into(),
+            },
+            Server::NetworkHook | Server::BlockHook | Server::Elsewhere => {
+                self.hooks.take_added(key)
             }
         }
     }
@@ -65,6 +83,9 @@ impl Daemon<'_> {
 pub(super) fn tell_unknown_kind(told: &mut HashSet<Vec<u8>>, name: &[u8]) {
     // Nobody makes that many; the bound is for whoever tries.
     if told.len() < 256 && told.insert(name.to_owned()) {
-        log::info!("backend/{}: not a kind of device that is known here", name.escape_ascii());
+        log::info!(
+            "backend/{}: left alone: no kind of device that devd knows",
+            name.escape_ascii()
+        );
     }
 }

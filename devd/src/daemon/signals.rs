@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 use xs_client::Client;
 
@@ -16,14 +16,49 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// fast as they are reaped.
 const CHILDREN: usize = 64;
 
+/// Signals that ask the daemon to end.
+pub(super) const ENDS: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+const MEANINGS: &str = "SIGTERM, SIGINT and SIGQUIT end the daemon, SIGHUP opens the log anew, \
+                        SIGUSR1 logs the devices";
+
+/// All signals that would end the process without a word. Faults of the program itself still
+/// end it, and a terminal can stop it.
+pub(super) fn heard() -> SigSet {
+    let mut heard = SigSet::all();
+    for left_alone in [
+        Signal::SIGCHLD, // The poller adds it where it is needed.
+        Signal::SIGSEGV,
+        Signal::SIGBUS,
+        Signal::SIGFPE,
+        Signal::SIGILL,
+        Signal::SIGTRAP,
+        Signal::SIGABRT,
+        Signal::SIGSYS,
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGCONT,
+        Signal::SIGWINCH,
+        Signal::SIGURG,
+        Signal::SIGPIPE, // Ignored: a write fails instead.
+    ] {
+        heard.remove(left_alone);
+    }
+    heard
+}
+
 impl Daemon<'_> {
     pub(super) fn handle_signals(&mut self) {
         // If there is another, the poller says so again.
-        match self.poller.signal() {
-            Some(Signal::SIGCHLD) => self.pending.children = true,
-            Some(Signal::SIGHUP) => journal::reopen(),
-            Some(signal) => self.begin_to_end(signal),
-            None => {}
+        let Some(number) = self.poller.signal() else { return };
+        match Signal::try_from(number) {
+            Ok(Signal::SIGCHLD) => self.pending.children = true,
+            Ok(Signal::SIGHUP) => journal::reopen(),
+            Ok(Signal::SIGUSR1) => self.log_devices(),
+            Ok(signal) if ENDS.contains(&signal) => self.begin_to_end(signal),
+            Ok(signal) => log::warn!("{signal}: ignored; {MEANINGS}"),
+            // Of real time.
+            Err(_) => log::warn!("signal {number}: ignored; {MEANINGS}"),
         }
     }
 

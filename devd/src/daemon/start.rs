@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use devd_core::{Dispatcher, Settings};
-use nix::sys::signal::Signal;
 use xs_client::{Address, Client, Disconnected, Error};
 
 use super::turn::Pending;
-use super::{Daemon, Stage};
+use super::{Daemon, Stage, signals};
 use crate::choice::Chooser;
 use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options};
 use crate::clock::Clock;
@@ -123,7 +122,7 @@ fn lock_store(
 impl<'a> Daemon<'a> {
     pub(super) fn start(options: &'a Options, readiness: Readiness) -> Result<Self, StartError> {
         let pidfile = options.pidfile.as_deref().map(PidFile::take).transpose()?;
-        let poller = patiently(|| Poller::new(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]))
+        let poller = patiently(|| Poller::new(signals::heard()))
             .map_err(|error| StartError::system("hear of signals", error))?;
 
         let address = Address::find(options.xenstore.as_deref())?;
@@ -132,7 +131,7 @@ impl<'a> Daemon<'a> {
         let store_lock =
             if options.dry_run { None } else { Some(lock_store(options, &address, &identity)?) };
         let mut client = Client::open(address.clone())?;
-        let ends = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        let ends = signals::ENDS.into_iter().collect();
         let interrupt = patiently(|| signal_fd(&ends))
             .map_err(|error| StartError::system("hear of signals", error))?;
         client.set_interrupt(interrupt.into());

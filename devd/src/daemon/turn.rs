@@ -131,6 +131,7 @@ impl Daemon<'_> {
                 // The listing that is about to begin finds all that is there.
                 Event::Watch(_) if self.pending.resync && self.scan.is_none() => {}
                 Event::Watch(event) => {
+                    log::trace!("{}: the store tells of a change", event.path.escape_ascii());
                     let path = BackendPath::parse(event.path);
                     if let BackendPath::UnknownKind(name) = path
                         && !self.unknown_kinds.contains(name)

@@ -272,6 +272,11 @@ impl Qemus {
         self.retry.get_or_insert(now.after(RETRY));
     }
 
+    /// The process of a guest's QEMU, if it has one.
+    pub(crate) fn process(&self, domid: Domid) -> Option<Pid> {
+        self.processes.get(&domid).map(|running| running.process.pid())
+    }
+
     /// Does a QEMU for the guest run? Changes nothing.
     pub(crate) fn runs(&self, domid: Domid) -> bool {
         self.found.qemus.iter().any(|qemu| qemu.domid == domid)

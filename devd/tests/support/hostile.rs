@@ -50,7 +50,8 @@ pub fn is_presentable(text: &str) -> bool {
     !text.is_empty() && text.len() < 1500 && !text.contains(|c| obeyed(c) || turns(c))
 }
 
-/// Asserts that every line of a log has its head and is presentable.
+/// Asserts that every line of a log has its head, which is the time or the priority of
+/// sd-daemon(3), and is presentable.
 #[track_caller]
 pub fn assert_log(log: &str, stamped: bool) {
     assert!(log.is_empty() || log.ends_with('\n'), "{log:?}");
@@ -65,7 +66,10 @@ pub fn assert_log(log: &str, stamped: bool) {
             _ => line,
         };
         let level = rest.split_once(": ").map(|(level, _)| level);
-        let levels = ["error", "warn", "info", "debug", "trace"];
+        let levels: &[&str] = match stamped {
+            true => &["error", "warn", "info", "debug", "trace"],
+            false => &["<3>error", "<4>warn", "<6>info", "<7>debug", "<7>trace"],
+        };
         assert!(level.is_some_and(|level| levels.contains(&level)), "{line:?}");
         let shown =
             line.len() < 32 * 1024 && !line.contains(|c: char| !is_presentable(&c.to_string()));
