@@ -1,4 +1,4 @@
-//! A client as small as it can be written by hand for one purpose: what there is to reach.
+//! A client as small as it can be written by hand for one purpose: the limit for every client.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use xs_proto::{Header, MessageType, Request};
 pub struct Raw {
     stream: UnixStream,
     buffer: Vec<u8>,
-    /// What was read and not used is `buffer[start..end]`.
+    /// Bytes read and not used yet are `buffer[start..end]`.
     start: usize,
     end: usize,
 }
@@ -40,7 +40,7 @@ impl Raw {
                 asked += 1;
             }
             self.stream.write_all(&requests).expect("the store takes requests");
-            // All that has come, and at least one.
+            // Takes every reply that has come, and at least one.
             loop {
                 let (header, payload) = self.next();
                 assert_eq!((header.kind, header.req_id), (MessageType::Read.to_wire(), answered));
