@@ -182,15 +182,12 @@ impl Hooks {
     /// The connection is lost.
     pub(crate) fn keep(
         &mut self,
-        mut client: Option<&mut Client>,
+        client: Option<&mut Client>,
         poller: &Poller,
         now: Time,
     ) -> Result<(), Error> {
-        if let Some(client) = &mut client {
-            self.builtins.read_adopted(client, now)?;
-        }
         let add = |fd: BorrowedFd<'_>, channel| poller.add(fd, Source::Upkeep(channel));
-        self.builtins.upkeep().run(client, now, add)
+        self.builtins.keep(client, now, add)
     }
 
     /// When [`keep`](Self::keep) is to be called again, if nothing happens before. `connected`:

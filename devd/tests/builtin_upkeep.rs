@@ -1,15 +1,18 @@
-//! What a built-in hook has made for a network interface stays so, whatever others do to it: on
-//! real interfaces in a network namespace, with a veth pair in the place of netback's interface
-//! and the guest's.
+//! What a built-in hook has made stays so, whatever others do to it: on loop devices, and on real
+//! interfaces in a network namespace, with a veth pair in the place of netback's interface and the
+//! guest's.
 
 mod support;
 
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use support::network::{self, ip, link, nft};
-use support::{Device, World, process, wait_until};
+use support::{Devd, Device, Later, World, disk, process, wait_until};
 
 const BUILTIN: &[&str] = &["--hooks", "builtin"];
 const ANTISPOOF: &[&str] = &["--hooks", "builtin", "--antispoof"];
@@ -588,4 +591,69 @@ fn rules_that_are_flushed_all_the_time_do_not_make_it_spin() {
     }
     assert!(world.logged("made again") <= 4, "{}", world.log());
     wait_until("the rules", || nft("list ruleset").contains("table netdev devd-vif3.0"));
+}
+
+/// A disk in a file, and a daemon whose clock can be set ahead.
+fn disk_with_clock() -> (World, PathBuf, Device, Later) {
+    network::isolate();
+    let world = World::new();
+    let path = world.file("disk.img");
+    disk::file(&path, 1 << 20);
+    let device = Device::vbd(3, 51712).with("params", path.as_os_str().as_bytes());
+    let clock = Later::new(world.file("clock"));
+    (world, path, device, clock)
+}
+
+#[track_caller]
+fn start_with(world: &World, clock: &Later) -> Devd {
+    let mut command = world.command(BUILTIN);
+    clock.apply(&mut command);
+    world.devd_by(command)
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn disk_whose_file_is_deleted_is_reported_within_two_minutes() {
+    let (world, path, device, clock) = disk_with_clock();
+    let _kernel = world.kernel();
+    let _devd = start_with(&world, &clock);
+    serve(&world, &device);
+    fs::remove_file(&path).unwrap();
+    clock.set(121);
+    world.wait_settled();
+    world.wait_logged("backend/vbd/3/51712: ");
+    let words = "disk.img is deleted: its data is lost when the disk is detached";
+    world.wait_logged(words);
+    wait_until("hotplug-error", || {
+        world.node(&device, "hotplug-error").is_some_and(|error| error.contains(words))
+    });
+    assert_eq!(world.node(&device, "hotplug-status").as_deref(), Some("connected"));
+    // Told once.
+    clock.set(300);
+    world.wait_settled();
+    remove(&world, &device);
+    assert_eq!(world.logged(words), 1, "{}", world.log());
+}
+
+#[test]
+#[ignore = "needs root and loop devices: run .ci/test"]
+fn loop_device_that_others_free_is_reported_within_two_minutes() {
+    let (world, _, device, clock) = disk_with_clock();
+    let device = device.with("mode", "r");
+    let _kernel = world.kernel();
+    let devd = start_with(&world, &clock);
+    serve(&world, &device);
+    // The device stays for the next daemon, which does not hold it: nobody does, without blkback.
+    devd.terminate();
+    let devd = start_with(&world, &clock);
+    let node = world.node(&device, "node").unwrap();
+    // The first look at the disk has a thread.
+    wait_until("the first look", || process::threads(devd.pid()) == 1);
+    network::run("losetup", &format!("-d {node}"));
+    clock.set(121);
+    world.wait_settled();
+    world.wait_logged(&format!("backend/vbd/3/51712: {node} has lost its file"));
+    wait_until("hotplug-error", || {
+        world.node(&device, "hotplug-error").is_some_and(|error| error.contains("lost its file"))
+    });
 }

@@ -20,7 +20,6 @@ pub(crate) struct Backing {
 }
 
 /// How the kernel differs from what the guest was given.
-#[allow(dead_code, reason = "for the comparison with the kernel's state")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Drift {
     /// The kernel has no block device of this number any more.
@@ -60,7 +59,6 @@ impl Backing {
     /// Compares with what the kernel has now.
     ///
     /// A file whose server is away keeps the caller waiting: call this in a thread of its own.
-    #[allow(dead_code, reason = "for the comparison with the kernel's state")]
     pub(crate) fn check(&self) -> Result<(), Drift> {
         let Some(name) = self.number.name() else {
             return Err(Drift::DeviceGone(self.number));

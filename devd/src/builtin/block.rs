@@ -55,7 +55,6 @@ impl Disk {
     }
 
     /// The kernel must still have this.
-    #[allow(dead_code, reason = "for the comparison with the kernel's state")]
     pub(crate) fn backing(&self) -> Backing {
         self.backing
     }
@@ -299,7 +298,6 @@ impl Found {
     }
 
     /// The kernel must still have this; `None` as long as the file is not known.
-    #[allow(dead_code, reason = "for the comparison with the kernel's state")]
     pub(crate) fn backing(&self) -> Option<Backing> {
         let number = self.number?;
         match self.loop_number() {

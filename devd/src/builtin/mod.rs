@@ -43,12 +43,13 @@ use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Time, Verb};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use xs_client::{Client, Error};
 
+use self::backing::Backing;
 use self::claims::{Claim, Claims};
 use self::failure::Failure;
 use self::served::SharedServed;
 use self::thread::{RunId, Threads};
 pub(crate) use self::upkeep::Channel;
-use self::upkeep::Upkeep;
+use self::upkeep::{DiskUpkeep, Upkeep};
 use self::vif::Interface;
 
 use crate::clock::micros_since;
@@ -140,6 +141,17 @@ impl Made {
     }
 }
 
+impl Made {
+    /// What is behind a disk, as far as that is known.
+    fn backing(&self) -> Option<Backing> {
+        match self {
+            Self::Interface(_) | Self::FoundInterface { .. } => None,
+            Self::Disk(disk) => Some(disk.backing()),
+            Self::FoundDisk(found) => found.backing(),
+        }
+    }
+}
+
 /// What a run has done.
 #[derive(Debug, Default)]
 struct Success {
@@ -194,6 +206,7 @@ pub(crate) struct Builtins {
     /// What is in place; the second pass of a network interface's hook has its own.
     made: HashMap<(DeviceKey, bool), Made>,
     upkeep: Upkeep,
+    disk_upkeep: DiskUpkeep,
     /// Interfaces that an earlier daemon has left, whose nodes are not read yet.
     adopted: Vec<Adopted>,
     /// Why the last run for a device failed.
@@ -218,6 +231,7 @@ impl Builtins {
         Ok(Self {
             antispoof,
             upkeep: Upkeep::new(threads.wake()),
+            disk_upkeep: DiskUpkeep::new(threads.wake()),
             threads,
             adopted: Vec::new(),
             running: HashMap::new(),
@@ -320,8 +334,12 @@ impl Builtins {
                     log::info!("{key}: {name}: {note}");
                 }
                 if let Some(made) = success.made.take() {
-                    if let Made::Interface(served) = &made {
-                        self.upkeep.add((key, tap), served.clone(), false, now);
+                    match &made {
+                        Made::Interface(served) => {
+                            self.upkeep.add((key, tap), served.clone(), false, now);
+                        }
+                        Made::Disk(_) | Made::FoundDisk(_) => self.disk_upkeep.add(),
+                        Made::FoundInterface { .. } => {}
                     }
                     self.made.insert((key, tap), made);
                 }
@@ -396,7 +414,7 @@ impl Builtins {
     /// # Errors
     ///
     /// The connection is lost; the rest will be read again.
-    pub(crate) fn read_adopted(&mut self, client: &mut Client, now: Time) -> Result<(), Error> {
+    fn read_adopted(&mut self, client: &mut Client, now: Time) -> Result<(), Error> {
         let from = self.adopted.len().saturating_sub(ADOPTED_AT_ONCE);
         while self.adopted.len() > from
             && let Some(adopted) = self.adopted.last()
@@ -431,14 +449,41 @@ impl Builtins {
     /// When what is kept is to be looked at again.
     pub(crate) fn keep_timeout(&self, connected: bool) -> Option<Time> {
         let at_once = connected && !self.adopted.is_empty();
-        if at_once { Some(Time::from_millis(0)) } else { self.upkeep.poll_timeout() }
+        let at_once = at_once.then_some(Time::from_millis(0));
+        let timeouts = [at_once, self.upkeep.poll_timeout(), self.disk_upkeep.poll_timeout()];
+        timeouts.into_iter().flatten().min()
     }
 
     pub(crate) fn is_keeping(&self, now: Time) -> bool {
         !self.adopted.is_empty() || self.upkeep.is_busy(now)
     }
 
-    /// What keeps served interfaces as they were made.
+    /// Keeps what is in place as it was made. `add` is given the channels that are opened.
+    /// `client`: if there is a connection.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost.
+    pub(crate) fn keep(
+        &mut self,
+        mut client: Option<&mut Client>,
+        now: Time,
+        add: impl FnMut(BorrowedFd<'_>, Channel) -> std::io::Result<()>,
+    ) -> Result<(), Error> {
+        if let Some(client) = &mut client {
+            self.read_adopted(client, now)?;
+        }
+        self.upkeep.run(client.as_deref_mut(), now, add)?;
+        let made = &self.made;
+        let current = |key| made.get(&(key, false)).and_then(Made::backing);
+        let all = || {
+            let disks = made.iter().map(|((key, _), made)| Some((*key, made.backing()?)));
+            disks.flatten().collect()
+        };
+        self.disk_upkeep.run(client, now, current, all)
+    }
+
+    /// Has events of what is in place handled.
     pub(crate) const fn upkeep(&mut self) -> &mut Upkeep {
         &mut self.upkeep
     }
@@ -453,6 +498,7 @@ impl Builtins {
         for tap in [false, true] {
             self.upkeep.remove((key, tap));
         }
+        self.disk_upkeep.handle_gone(key);
         self.adopted.retain(|adopted| adopted.key != key);
         self.words.remove(&key);
         self.unread.remove(&key);
@@ -485,6 +531,7 @@ impl Builtins {
             if let Entry::Vacant(entry) = self.made.entry((key, false)) {
                 looks.extend(found.look(&self.claims));
                 entry.insert(Made::FoundDisk(found));
+                self.disk_upkeep.add();
             }
         }
         if !looks.is_empty() {

@@ -5,8 +5,11 @@
 //! right what it can ([`SharedServed::check`]), and [`Upkeep::run`] tells of it. The daemon's own
 //! repairs cause events like all others: the check that follows finds nothing and ends it.
 
+mod disks;
 mod events;
 mod pace;
+
+pub(super) use self::disks::DiskUpkeep;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -285,9 +288,7 @@ impl Upkeep {
 
     /// Has a thread check all that are due.
     fn check(&mut self, now: Time) {
-        // All at the same moment, so that an idle daemon wakes up once.
-        let slow = u64::try_from(SLOW.as_millis()).unwrap_or(u64::MAX);
-        let next = Time::from_millis((now.as_millis() / slow + 2) * slow);
+        let next = next_look(now);
         let mut due = Vec::new();
         self.earliest = None;
         for (pass, entry) in &mut self.entries {
@@ -408,6 +409,13 @@ impl Entry {
         };
         Ok(Some(wait))
     }
+}
+
+/// When to look again although no event came: at the same moment for all, so that an idle daemon
+/// wakes up once.
+fn next_look(now: Time) -> Time {
+    let slow = u64::try_from(SLOW.as_millis()).unwrap_or(u64::MAX);
+    Time::from_millis((now.as_millis() / slow + 2) * slow)
 }
 
 /// Writes `hotplug-error`, or removes it, if the device is served. `hotplug-status` stays
