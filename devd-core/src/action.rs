@@ -6,7 +6,7 @@ use crate::{DeviceKey, Domid, Reason, Time, Want};
 /// order. If the store refuses what [`Reset`](Self::Reset), [`MarkConnected`](Self::MarkConnected)
 /// or [`Fail`](Self::Fail) is to write to `hotplug-status`, call
 /// [`handle_mark_refused`](crate::Dispatcher::handle_mark_refused).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Look these facts up, then call
     /// [`handle_observation`](crate::Dispatcher::handle_observation).
@@ -65,7 +65,7 @@ pub struct Retry {
 }
 
 /// What is worth telling about a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// It is seen for the first time.
     Found,

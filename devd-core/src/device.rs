@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How far a hook is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Run {
     /// Waits until fewer hooks run.
     Queued,
@@ -23,7 +23,7 @@ pub enum Run {
 }
 
 /// Where a device is in its life, as far as the daemon is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Nothing of ours is in place yet.
     Waiting,
@@ -45,7 +45,7 @@ pub enum Phase {
 }
 
 /// Is a look at the store under way?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Look {
     /// No.
     Idle,
@@ -65,7 +65,7 @@ pub(crate) enum Look {
 }
 
 /// Has the add hook of this life run?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Touched {
     /// Not known yet: the device has never been looked at.
     Unknown,
@@ -86,7 +86,7 @@ impl Touched {
 }
 
 /// What is known, while a removal hook runs, of another device with the same name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Successor {
     Unseen,
     /// The directory went, or was made anew: the next event of `state` is the successor's.
@@ -95,7 +95,7 @@ pub(crate) enum Successor {
     Told,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Device {
     pub(crate) key: DeviceKey,
     pub(crate) phase: Phase,

@@ -72,7 +72,7 @@ impl Settings {
 }
 
 /// How the removal of a backend directory ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Removal {
     /// The directory is gone.
     Removed,
@@ -83,17 +83,17 @@ pub enum Removal {
 }
 
 /// Decides. See the [crate's](crate) documentation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Dispatcher {
     pub(crate) settings: Settings,
     pub(crate) registry: Registry,
-    timers: Timers,
+    pub(crate) timers: Timers,
     facts: RecentFacts,
-    actions: VecDeque<Action>,
+    pub(crate) actions: VecDeque<Action>,
     /// Devices whose hooks wait for others to end.
     pub(crate) queue: HookQueue,
     /// No new hooks or QEMUs: the daemon is about to end.
-    closing: bool,
+    pub(crate) closing: bool,
 }
 
 // What comes in.
@@ -338,6 +338,12 @@ impl Dispatcher {
             }
         }
         Some(action)
+    }
+
+    /// Is there something to do?
+    #[must_use]
+    pub fn has_action(&self) -> bool {
+        !self.actions.is_empty()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), if nothing happens before.

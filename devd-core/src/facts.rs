@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use crate::{Node, Observation};
 
 /// What a device's directory says about its hook.
-#[derive(Debug)]
+#[derive(Debug, Hash)]
 pub(crate) struct HookFacts {
     pub(crate) script: Option<Box<[u8]>>,
     pub(crate) has_type: bool,
@@ -48,7 +48,7 @@ fn is_ioemu(seen: &Observation<'_>) -> bool {
 
 /// The facts that were noted last. Nearly all devices of a driver domain have one of two or
 /// three hooks: those share what is remembered of it, and a new one of them takes no memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RecentFacts(VecDeque<Arc<HookFacts>>);
 
 impl RecentFacts {

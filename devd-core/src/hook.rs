@@ -3,7 +3,7 @@
 use crate::{DeviceKey, HookFailure};
 
 /// What a hook is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// Put in place what the device needs.
     Add,
@@ -29,7 +29,7 @@ pub struct Hook<'a> {
 }
 
 /// How a hook ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HookEnd {
     /// It said that it did its work.
     Success,

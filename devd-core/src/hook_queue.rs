@@ -5,6 +5,7 @@
 //! delays another guest by one run of a hook at most, and not at all while a place is free.
 
 use alloc::collections::VecDeque;
+use core::hash::{Hash, Hasher};
 
 use crate::Registry;
 use crate::link::Link;
@@ -17,7 +18,7 @@ pub(crate) struct Line {
 }
 
 /// The guests that wait, and the number of hooks that run.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct HookQueue {
     /// Guests with a line and without a hook that runs, in the order of their turns.
     idle: VecDeque<u32>,
@@ -117,6 +118,24 @@ impl HookQueue {
         if state.hooks == 0 && state.line.is_some() {
             self.busy.retain(|other| *other != guest);
             self.idle.push_back(guest);
+        }
+    }
+
+    /// Feeds the turns of guests, and the devices in the line of each.
+    pub(crate) fn fingerprint(&self, registry: &Registry, state: &mut impl Hasher) {
+        self.running.hash(state);
+        for turns in [&self.idle, &self.busy] {
+            turns.len().hash(state);
+            for guest in turns {
+                let guest = registry.guest(*guest);
+                (guest.domid, guest.hooks).hash(state);
+                let mut next = guest.line.map(|line| line.first);
+                while let Some(index) = next {
+                    let device = registry.device(index);
+                    device.key.hash(state);
+                    next = device.next_in_line.get();
+                }
+            }
         }
     }
 

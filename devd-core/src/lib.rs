@@ -23,6 +23,7 @@ mod action;
 mod device;
 mod dispatcher;
 mod facts;
+mod fingerprint;
 mod hook;
 mod hook_queue;
 mod key;

@@ -3,7 +3,7 @@
 use core::ops::BitOr;
 
 /// The state of a backend or frontend: `enum xenbus_state` in Xen's `io/xenbus.h`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum State {
     /// 0, or what is no state at all.
     Unknown,
@@ -44,7 +44,7 @@ impl State {
 }
 
 /// What the node `hotplug-status` says: the mark of the hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HotplugStatus {
     /// The node is missing, or empty as libxl makes it: no hook has spoken.
     Silent,
@@ -67,7 +67,7 @@ impl HotplugStatus {
 }
 
 /// A set of facts to look up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Want(u8);
 
 impl Want {

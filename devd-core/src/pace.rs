@@ -4,6 +4,9 @@
 //! netback removes `hotplug-status` when the frontend reconnects. The first time the hook runs at
 //! once, as a guest that has just started another kernel needs it. From then on the wait grows.
 
+use core::hash::{Hash, Hasher};
+
+use crate::fingerprint::passed;
 use crate::{Settings, Time};
 
 /// The runs of a device's add hook.
@@ -39,6 +42,15 @@ impl Pace {
         }
         let wait = settings.back_off(settings.rerun_first, again);
         Some(self.last.after(wait)).filter(|at| *at > now)
+    }
+
+    /// Feeds what decides about the next runs.
+    pub(crate) fn fingerprint(&self, now: Time, settings: &Settings, state: &mut impl Hasher) {
+        if self.runs == 0 || self.is_forgotten(now, settings) {
+            return false.hash(state);
+        }
+        settings.waits(settings.rerun_first, self.runs - 1).hash(state);
+        passed(Some(self.last), settings.rerun_forget, now).hash(state);
     }
 
     fn is_forgotten(&self, now: Time, settings: &Settings) -> bool {

@@ -1,7 +1,7 @@
 //! Why a device is not served.
 
 /// Why a hook failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HookFailure {
     /// No hook of that name is in the configured directories.
     NotFound,
@@ -29,7 +29,7 @@ pub enum HookFailure {
 }
 
 /// Why there is no QEMU for a guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServiceFailure {
     /// No QEMU is configured, or the configured one is not there.
     NoQemu,
@@ -54,7 +54,7 @@ pub enum ServiceFailure {
 }
 
 /// Why a device is not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// It has no `script` node.
     NoScript,

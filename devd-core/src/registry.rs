@@ -11,7 +11,7 @@ use crate::timer::{Owner, Place};
 use crate::{DeviceKey, Domid, Time};
 
 /// What is known about one guest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Guest {
     pub(crate) domid: Domid,
     pub(crate) service: ServiceState,
@@ -37,7 +37,7 @@ impl Guest {
 
 /// All devices and guests: found by their names in constant time, stored densely, reached by
 /// small indexes from there on.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Registry {
     devices: Slab<Device>,
     guests: Slab<Guest>,

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// What is known about a guest's QEMU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServiceState {
     /// Nobody has asked yet: one that an earlier daemon started may run.
     Unknown,
@@ -27,7 +27,7 @@ pub enum ServiceState {
 }
 
 /// What happened to a guest's QEMU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ServiceEvent {
     /// It runs and serves.
     Ready,

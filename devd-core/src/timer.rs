@@ -17,7 +17,7 @@ pub(crate) enum Owner {
 /// A binary heap whose entries know their owners, and (through `place`) are known by them, so
 /// that a deadline that is not wanted any more leaves at once: the heap is never larger than
 /// the live devices and guests call for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Timers {
     heap: Vec<(Time, Owner)>,
 }

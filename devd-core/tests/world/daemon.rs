@@ -1,7 +1,7 @@
 //! The daemon around the dispatcher: carries actions out, each at its time, and tells it how
 //! that went.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, HotplugStatus, Notice,
@@ -9,13 +9,14 @@ use devd_core::{
     Want,
 };
 
-use super::hooks::{Pid, Step, before_start};
+use super::chance::Mishap;
+use super::hooks::{Manner, Pid, Step, before_start};
 use super::qemu::Stage;
 use super::store::Life;
 use super::{Happening, World};
 
 /// The daemon, and what is on its way to it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Daemon {
     /// Each start counts one more.
     pub(crate) number: u32,
@@ -28,11 +29,13 @@ pub(crate) struct Daemon {
     /// The lives that were seen at the last looks: those that hooks are started for.
     pub(crate) seen: BTreeMap<DeviceKey, Life>,
     /// Guests whose QEMU has ended, of which it has not heard.
-    unheard: BTreeSet<Domid>,
+    pub(crate) unheard: BTreeSet<Domid>,
     /// Devices that an event or a listing has named to it.
     pub(crate) named: BTreeSet<DeviceKey>,
     /// Guests that it has heard of.
     pub(crate) guests: BTreeSet<Domid>,
+    /// Looks that it is about to take.
+    pub(crate) looks: VecDeque<(DeviceKey, Want)>,
     pub(crate) notices: Vec<(DeviceKey, Notice)>,
     pub(crate) failures: Vec<(DeviceKey, Reason)>,
 }
@@ -49,6 +52,7 @@ impl Daemon {
             unheard: BTreeSet::new(),
             named: BTreeSet::new(),
             guests: BTreeSet::new(),
+            looks: VecDeque::new(),
             notices: Vec::new(),
             failures: Vec::new(),
         }
@@ -56,7 +60,7 @@ impl Daemon {
 }
 
 /// What the daemon hears from those it has asked to do something.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Seen(DeviceKey, Snapshot),
     LookRefused(DeviceKey),
@@ -66,7 +70,7 @@ pub(crate) enum Answer {
 }
 
 /// What was in a device's directory at one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     want: Want,
     life: Option<Life>,
@@ -77,6 +81,37 @@ pub(crate) struct Snapshot {
     vif_type: Option<&'static str>,
     gatewaydev: Option<&'static str>,
     frontend: bool,
+}
+
+impl Answer {
+    /// For the story.
+    fn told(&self) -> String {
+        let Self::Seen(key, seen) = self else { return format!("{self:?}") };
+        let Snapshot { want, state, online, hotplug, script, frontend, .. } = seen;
+        let mut facts = Vec::new();
+        for name in names(*want) {
+            facts.push(match name {
+                "state" => format!("state {state:?}"),
+                "online" => format!("online {online}"),
+                "hotplug-status" => format!("hotplug-status {hotplug:?}"),
+                "frontend" => format!("frontend {frontend}"),
+                _ => format!("script {script:?}"),
+            });
+        }
+        format!("sees {key}: {}", facts.join(", "))
+    }
+}
+
+/// The facts that are to be looked up.
+fn names(want: Want) -> Vec<&'static str> {
+    let all = [
+        (Want::STATE, "state"),
+        (Want::ONLINE, "online"),
+        (Want::HOTPLUG, "hotplug-status"),
+        (Want::HOOK, "script"),
+        (Want::FRONTEND, "frontend"),
+    ];
+    all.into_iter().filter(|(fact, _)| want.contains(*fact)).map(|(_, name)| name).collect()
 }
 
 impl Snapshot {
@@ -150,6 +185,9 @@ impl World {
 
     /// Then actions may be there to be carried out, and another deadline.
     fn after_input(&mut self) {
+        if self.chance.is_enumerated() {
+            return;
+        }
         let Some(dispatcher) = &self.daemon.dispatcher else { return };
         let number = self.daemon.number;
         if let Some(at) = dispatcher.poll_timeout().map(Time::as_millis)
@@ -179,7 +217,7 @@ impl World {
         }
         for _ in 0..self.chance.pick(&[64, 1, 2, 5]) {
             let Some(event) = self.store.read_event() else { break };
-            if self.chance.mishap(50) {
+            if self.chance.mishap(Mishap::Repeat, 50) {
                 self.store.fire(event.clone()); // Once more, later.
             }
             self.trace(|| format!("event {event}"));
@@ -199,7 +237,7 @@ impl World {
     }
 
     pub(crate) fn answer(&mut self, answer: &Answer) {
-        self.trace(|| format!("{answer:?}"));
+        self.trace(|| answer.told());
         match answer {
             Answer::Seen(key, snapshot) => {
                 let key = *key;
@@ -239,6 +277,11 @@ impl World {
 
     /// The daemon hears of something, when that has come to it.
     pub(crate) fn tell(&mut self, answer: Answer) {
+        let from_store =
+            matches!(answer, Answer::Seen(..) | Answer::LookRefused(_) | Answer::Removed(..));
+        if self.chance.is_enumerated() && from_store {
+            return self.answer(&answer);
+        }
         let delay = self.chance.number(0..=30);
         self.clock.after(delay, Happening::Answer(self.daemon.number, answer));
     }
@@ -253,10 +296,18 @@ impl World {
         let Some(action) = dispatcher.poll_action() else {
             return self.ledger.done();
         };
-        self.trace(|| format!("{action:?}"));
+        self.actions += 1;
+        self.trace(|| match action {
+            Action::Observe(key, want) => format!("looks at {key}: {}", names(want).join(", ")),
+            action => format!("{action:?}"),
+        });
         self.check_named(action);
         self.check_mark(action);
         match action {
+            // As the daemon does it: when it has carried out all else.
+            Action::Observe(key, want) if self.chance.is_enumerated() => {
+                self.daemon.looks.push_back((key, want));
+            }
             Action::Observe(key, want) => {
                 let delay = self.chance.number(0..=10);
                 let look = Happening::Look(self.daemon.number, key, want);
@@ -278,7 +329,7 @@ impl World {
                 }
             }
             Action::MarkDetached(key) => {
-                if self.chance.mishap(20) {
+                if self.chance.mishap(Mishap::Refusal, 20) {
                     self.ledger.not_recorded(key);
                 } else {
                     self.store.set_hotplug(key, None);
@@ -305,7 +356,13 @@ impl World {
             Action::ForgetGuest(domid) => {
                 self.qemus.nodes.remove(&domid);
             }
-            Action::Report(key, notice) => self.daemon.notices.push((key, notice)),
+            Action::Report(key, notice) => {
+                self.daemon.notices.push((key, notice));
+                // Nobody else sees it: what comes next is part of the same step.
+                if self.chance.is_enumerated() {
+                    return self.act();
+                }
+            }
         }
         self.after_input();
     }
@@ -313,8 +370,8 @@ impl World {
     /// Writes to `hotplug-status`, if the store lets it. What the daemon is told of as refused
     /// may have been written, and the reply lost.
     fn mark(&mut self, key: DeviceKey, word: Option<&'static str>) -> bool {
-        let refused = self.refuse_marks || self.chance.mishap(8);
-        let written = !refused || self.chance.one_in(4);
+        let refused = self.refuse_marks || self.chance.mishap(Mishap::Refusal, 8);
+        let written = !refused || self.chance.fork(4);
         if written {
             self.store.set_hotplug(key, word);
         }
@@ -371,7 +428,7 @@ impl World {
 
     /// A look is taken, now; what it finds is told later.
     pub(crate) fn look(&mut self, key: DeviceKey, want: Want) {
-        if self.chance.mishap(300) {
+        if self.chance.mishap(Mishap::Refusal, 300) {
             return self.tell(Answer::LookRefused(key));
         }
         let directory = self.store.get(key).cloned();
@@ -422,7 +479,7 @@ impl World {
     fn remove(&mut self, key: DeviceKey) {
         let directory = self.store.get(key).map(|directory| (directory.state, directory.since));
         let removed = match directory {
-            _ if self.chance.mishap(30) => Removal::Refused,
+            _ if self.chance.mishap(Mishap::Refusal, 30) => Removal::Refused,
             None => Removal::Changed,
             Some((state, since)) if self.is_unwanted(key, state) => {
                 let linger = self.settings.linger.as_millis();
@@ -456,7 +513,8 @@ impl World {
         let Some(hook) = hook else {
             return self.violate(format!("{key}: a hook to be run, and nothing says which"));
         };
-        let spawned = !self.chance.mishap(50);
+        let manner = self.chance.one_of(Mishap::Hook, 4);
+        let spawned = manner != 4 && (manner != 0 || !self.chance.mishap(Mishap::Hook, 50));
         let failure = match before_start(&hook, self.installed) {
             Some(failure) => Err(failure),
             None if !spawned => Err(HookFailure::Spawn(12)),
@@ -466,10 +524,11 @@ impl World {
             self.ledger.not_started(key, hook.verb, failure, self.daemon.number);
             let answer = Answer::HookEnd(key, HookEnd::Failure(failure));
             // The daemon itself finds out, at once; a thread would tell it later.
-            return if self.chance.one_in(2) { self.answer(&answer) } else { self.tell(answer) };
+            let at_once = self.chance.is_enumerated() || self.chance.one_in(2);
+            return if at_once { self.answer(&answer) } else { self.tell(answer) };
         }
         let life = if hook.verb == Verb::Add { life } else { None };
-        let pid = self.hooks.start(&hook, life, self.daemon.number);
+        let pid = self.hooks.start(&hook, life, self.daemon.number, Manner::of_failure(manner));
         self.history.push((key, hook.verb, hook.tap));
         let (_, process) = self.hooks.running().find(|(other, _)| *other == pid).expect("it runs");
         if let Err(violation) = self.ledger.started(process, &self.store) {
@@ -543,7 +602,7 @@ impl World {
         if self.qemus.get(domid).is_some() {
             return self.violate(format!("a second QEMU for guest {domid}"));
         }
-        if self.fail_qemus > 0 || self.chance.mishap(6) {
+        if self.fail_qemus > 0 || self.chance.mishap(Mishap::Qemu, 6) {
             self.fail_qemus = self.fail_qemus.saturating_sub(1);
             return self
                 .tell(Answer::Service(domid, ServiceEvent::Failed(ServiceFailure::Exit(1))));
@@ -567,7 +626,7 @@ impl World {
         if !self.qemus.is(domid, id) {
             return;
         }
-        if self.chance.mishap(8) {
+        if self.chance.mishap(Mishap::Qemu, 8) {
             return self.end_qemu(domid);
         }
         let Some(qemu) = self.qemus.get_mut(domid) else { return };

@@ -8,7 +8,7 @@ use super::store::{Directory, Life, Store};
 
 /// How a hook behaves. A script's name says it: `fails-2+deaf` fails twice and works from then
 /// on; its removal ignores SIGTERM, and hangs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Manner {
     /// Does its work and says so.
     Works,
@@ -34,6 +34,16 @@ impl Manner {
             "hangs" => Self::Hangs,
             "deaf" => Self::Deaf,
             _ => panic!("no hook behaves like {word}"),
+        }
+    }
+
+    /// How a hook fails when all its ways are tried.
+    pub(crate) fn of_failure(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Fails),
+            2 => Some(Self::Reports),
+            3 => Some(Self::Deaf),
+            _ => None,
         }
     }
 
@@ -94,7 +104,7 @@ pub(crate) fn is_startable(key: DeviceKey, directory: &Directory, installed: boo
 pub(crate) type Pid = u32;
 
 /// A hook that runs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Process {
     pub(crate) key: DeviceKey,
     pub(crate) verb: Verb,
@@ -121,7 +131,7 @@ pub(crate) enum Step {
     Exit(Process, HookEnd),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Hooks {
     running: BTreeMap<Pid, Process>,
     started: Pid,
@@ -138,7 +148,14 @@ impl Hooks {
         self.running().find(|(_, process)| process.key == key).map(|(pid, _)| pid)
     }
 
-    pub(crate) fn start(&mut self, hook: &Hook<'_>, life: Option<Life>, daemon: u32) -> Pid {
+    /// Starts one, which behaves as its script's name says, if it is not to fail.
+    pub(crate) fn start(
+        &mut self,
+        hook: &Hook<'_>,
+        life: Option<Life>,
+        daemon: u32,
+        failure: Option<Manner>,
+    ) -> Pid {
         let name = std::str::from_utf8(hook.script).expect("a name of ours");
         let script = Script::parse(name);
         let manner = match hook.verb {
@@ -149,6 +166,7 @@ impl Hooks {
                 if *tries <= script.times { script.add } else { Manner::Works }
             }
         };
+        let manner = failure.unwrap_or(manner);
         self.started += 1;
         let Hook { key, verb, tap, .. } = *hook;
         let process = Process { key, verb, tap, life, manner, daemon, found: false, done: false };

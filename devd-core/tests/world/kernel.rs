@@ -43,10 +43,10 @@ pub(crate) fn rebirth(store: &mut Store, key: DeviceKey) {
 }
 
 /// The frontends' side.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Frontends {
     /// Guests' devices that will be initialised again once they have closed.
-    reviving: BTreeSet<DeviceKey>,
+    pub(crate) reviving: BTreeSet<DeviceKey>,
 }
 
 impl Frontends {

@@ -8,7 +8,7 @@ use super::hooks::{Manner, Process};
 use super::store::{Life, Store};
 
 /// What a device's hooks have left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Work {
     /// Nothing.
     Nothing,
@@ -18,7 +18,7 @@ pub(crate) enum Work {
     Placed,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Account {
     work: Work,
     /// The life for which the last hook was started, and the daemon that did.
@@ -64,7 +64,7 @@ impl Account {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Ledger {
     accounts: BTreeMap<DeviceKey, Account>,
     /// Devices of which the daemon knows what their hook needs.
@@ -77,11 +77,12 @@ impl Ledger {
     }
 
     /// Is the work of the add hook not in place, as far as this daemon can know? (It does not
-    /// hear of a second pass that failed while none ran.)
-    pub(crate) fn is_unfinished(&self, key: DeviceKey, daemon: u32) -> bool {
+    /// hear of a second pass that failed while none ran.) `told`: a hook has told blkback of the
+    /// device.
+    pub(crate) fn is_unfinished(&self, key: DeviceKey, daemon: u32, told: bool) -> bool {
         self.accounts.get(&key).is_none_or(|account| match account.work {
             Work::Placed => false,
-            Work::Tried => account.daemon == daemon && !account.mistaken,
+            Work::Tried => account.daemon == daemon && !account.mistaken && !told,
             Work::Nothing => !account.mistaken,
         })
     }

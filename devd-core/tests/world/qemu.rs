@@ -1,13 +1,14 @@
 //! QEMUs that serve guests' disks and shares, and that outlive the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 
 use devd_core::{DeviceKey, Domid, Kind, Server};
 
 use super::store::{Life, Store};
 
 /// How far a QEMU is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
     Starting,
     Running,
@@ -15,7 +16,7 @@ pub(crate) enum Stage {
     Ending,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Process {
     id: u32,
     pub(crate) stage: Stage,
@@ -25,7 +26,7 @@ pub(crate) struct Process {
 }
 
 /// One for each guest that has one.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Qemus {
     processes: BTreeMap<Domid, Process>,
     started: u32,
@@ -99,6 +100,24 @@ impl Qemus {
     /// Nobody has told the daemon of this device: it cannot know that it has lost its QEMU.
     pub(crate) fn forgive(&mut self, life: Life) {
         self.rings.remove(&life);
+    }
+
+    /// The rings that are connected, and devices that are served: a step changes either.
+    pub(crate) fn rings(&self) -> (usize, usize) {
+        (self.rings.len(), self.processes.values().map(|process| process.served.len()).sum())
+    }
+
+    /// Feeds all that matters from now on; numbers of QEMUs count only as those that run and those
+    /// that do not.
+    pub(crate) fn fingerprint(&self, state: &mut impl Hasher) {
+        for (domid, process) in &self.processes {
+            (domid, process.stage, process.daemon, &process.served).hash(state);
+        }
+        for (life, id) in &self.rings {
+            let runs = self.processes.values().any(|process| process.id == *id);
+            (life, runs).hash(state);
+        }
+        (&self.untold, &self.nodes).hash(state);
     }
 
     /// One step for one of its guest's devices, if that calls for one. An error: it has been

@@ -42,7 +42,7 @@ impl World {
         !self.store.has_events() && self.dispatcher().is_settled()
     }
 
-    fn check_quiet(&self) -> Result<(), String> {
+    pub(crate) fn check_quiet(&self) -> Result<(), String> {
         let dispatcher = self.dispatcher();
         if !self.is_settled() {
             return Err(format!("it does not come to rest: {dispatcher:?}"));
@@ -122,7 +122,9 @@ impl World {
             return Err(format!("{key} cannot be served, and it is {phase:?}"));
         }
         let hook = matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook);
-        if works && hook && self.ledger.is_unfinished(key, self.daemon.number) {
+        // A hook that was killed behind its last write has told blkback all it needs.
+        let told = directory.physical_device;
+        if works && hook && self.ledger.is_unfinished(key, self.daemon.number, told) {
             return Err(format!("{key} is served, and its hook's work is not in place"));
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The store: backend directories, frontends, and the watch events of their changes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use devd_core::{DeviceKey, Domid, Kind};
 
@@ -44,7 +45,7 @@ impl Spec {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Store {
     directories: BTreeMap<DeviceKey, Directory>,
     /// The states of the frontends that exist.
@@ -82,6 +83,30 @@ impl Store {
     /// Does somebody want this device, and is there a guest to have it?
     pub(crate) fn is_wanted(&self, key: DeviceKey) -> bool {
         self.get(key).is_some_and(|directory| directory.online) && self.frontend(key).is_some()
+    }
+}
+
+// What a search tells states apart by.
+impl Store {
+    /// Feeds all that matters from now on. Since when a device is closed matters up to this long.
+    pub(crate) fn fingerprint(&self, linger: u64, state: &mut impl Hasher) {
+        for (key, directory) in &self.directories {
+            let Directory {
+                life,
+                state: xenbus_state,
+                online,
+                hotplug,
+                script,
+                vif_type,
+                gatewaydev,
+                physical_device,
+                since,
+            } = directory;
+            (key, life, xenbus_state, online, hotplug, script).hash(state);
+            (vif_type, gatewaydev, physical_device).hash(state);
+            self.now.saturating_sub(*since).min(linger).hash(state);
+        }
+        (&self.frontends, &self.events, self.lost, self.lives).hash(state);
     }
 }
 
@@ -163,6 +188,10 @@ impl Store {
         self.changed.insert(key);
     }
 
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     pub(crate) fn take_changed(&mut self) -> BTreeSet<DeviceKey> {
         std::mem::take(&mut self.changed)
     }
@@ -179,6 +208,10 @@ impl Store {
 
     pub(crate) fn has_events(&self) -> bool {
         self.lost || !self.events.is_empty()
+    }
+
+    pub(crate) fn drop_events(&mut self, which: impl Fn(&str) -> bool) {
+        self.events.retain(|path| !which(path));
     }
 
     /// The oldest event.
