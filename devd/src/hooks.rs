@@ -5,13 +5,13 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Time, Verb};
+use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Time, Verb};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use xs_client::{Client, Error};
 
-use crate::builtin::Builtins;
+use crate::builtin::{Builtins, Limiter, Next};
 use crate::choice::{Choice, Chooser};
 use crate::clock::micros_since;
 use crate::hook::Script;
@@ -33,6 +33,15 @@ struct Running {
     since: Instant,
 }
 
+/// What was heard of hooks.
+#[derive(Debug)]
+pub(crate) enum Finished {
+    /// The device's hook has ended.
+    Hook(DeviceKey, HookEnd),
+    /// Something else is done; there may be more.
+    Step,
+}
+
 /// All hooks that run, at most one a device.
 #[derive(Debug)]
 pub(crate) struct Hooks {
@@ -41,6 +50,8 @@ pub(crate) struct Hooks {
     builtins: Builtins,
     /// The last run of each device's add hook, until that is told of.
     added: HashMap<DeviceKey, Added>,
+    /// Limits the interfaces of scripts, with `--antispoof`.
+    limiter: Option<Limiter>,
 }
 
 /// A run of an add hook: its name, and when it began.
@@ -54,7 +65,12 @@ impl Hooks {
     pub(crate) fn new(chooser: Chooser, antispoof: bool, poller: &Poller) -> io::Result<Self> {
         let builtins = Builtins::new(antispoof)?;
         poller.add(builtins.as_fd(), Source::Builtins)?;
-        Ok(Self { chooser, running: HashMap::new(), builtins, added: HashMap::new() })
+        let limiter = if antispoof { Some(Limiter::new()?) } else { None };
+        if let Some(limiter) = &limiter {
+            poller.add(limiter.as_fd(), Source::Builtins)?;
+        }
+        let (running, added) = (HashMap::new(), HashMap::new());
+        Ok(Self { chooser, running, builtins, added, limiter })
     }
 
     /// What would be run.
@@ -86,7 +102,16 @@ impl Hooks {
         }
         match choice {
             Choice::Builtin(builtin) => self.builtins.start(builtin, hook, client),
-            Choice::Script(script) => Ok(self.start_script(hook, &script, poller)),
+            Choice::Script(script) => {
+                if let Some(limiter) = self.limiter.as_mut().filter(|_| Limiter::concerns(hook)) {
+                    let started = limiter.start(hook, script, client)?;
+                    return Ok(started.map_err(|words| {
+                        self.builtins.set_words(hook.key, words);
+                        HookFailure::Reported
+                    }));
+                }
+                Ok(self.start_script(hook.key, hook.verb, &script, poller))
+            }
         }
     }
 
@@ -99,9 +124,48 @@ impl Hooks {
         format!(" by {hook} in {} ms{done}", since.elapsed().as_millis())
     }
 
+    /// Hears of the next built-in hook that has ended, and starts the next script whose interface
+    /// is limited. `None`: there is nothing to be done.
+    ///
+    /// # Errors
+    ///
+    /// The connection is lost; the same will be told again.
+    pub(crate) fn finish(
+        &mut self,
+        client: &mut Client,
+        poller: &mut Poller,
+        now: Time,
+    ) -> Result<Option<Finished>, Error> {
+        if let Some((key, end)) = self.builtins.finish(client, now)? {
+            return Ok(Some(Finished::Hook(key, end)));
+        }
+        let Some(limiter) = &mut self.limiter else { return Ok(None) };
+        let failed = |key, failure| Finished::Hook(key, HookEnd::Failure(failure));
+        Ok(limiter.finish(client)?.map(|next| match next {
+            Next::Script(key, script) => match self.start_script(key, Verb::Add, &script, poller) {
+                Ok(()) => Finished::Step,
+                Err(failure) => failed(key, failure),
+            },
+            Next::Failed(key, words) => {
+                self.builtins.set_words(key, words);
+                failed(key, HookFailure::Reported)
+            }
+            Next::Step => Finished::Step,
+        }))
+    }
+
+    /// A device is gone.
+    pub(crate) fn handle_gone(&mut self, key: DeviceKey) {
+        self.builtins.handle_gone(key);
+        if let Some(limiter) = self.limiter.as_mut().filter(|_| key.kind == Kind::Vif) {
+            limiter.handle_gone(key);
+        }
+    }
+
     fn start_script(
         &mut self,
-        hook: &Hook<'_>,
+        key: DeviceKey,
+        verb: Verb,
         script: &Script,
         poller: &mut Poller,
     ) -> Result<(), HookFailure> {
@@ -118,18 +182,18 @@ impl Hooks {
             Ok((program.start()?, output))
         };
         let (pid, output) = spawn().map_err(|error| {
-            log::error!("{}: cannot start {}: {error}", hook.key, script.path.display());
+            log::error!("{key}: cannot start {}: {error}", script.path.display());
             HookFailure::Spawn(error.raw_os_error().unwrap_or(libc::EIO))
         })?;
         if let Err(error) = poller.add(output.ours(), Source::Output(pid)) {
-            log::warn!("{}: the hook's output comes at its end only: {error}", hook.key);
+            log::warn!("{key}: the hook's output comes at its end only: {error}");
         }
-        log::debug!("{}: process {pid} runs {}", hook.key, script.path.display());
+        log::debug!("{key}: process {pid} runs {}", script.path.display());
         let since = Instant::now();
         let running = Running {
             process: Process::Child { pid, _descriptor: poller.add_child(pid) },
-            key: hook.key,
-            verb: hook.verb,
+            key,
+            verb,
             output: Some(output),
             stopped: false,
             since,
@@ -158,6 +222,10 @@ impl Hooks {
             running.stopped = true;
             running.process.signal_group(signal);
         }
+        if let Some((end, words)) = self.limiter.as_mut().and_then(|it| it.give_up(key)) {
+            self.builtins.set_words(key, words);
+            return Some(end);
+        }
         self.builtins.give_up(key)
     }
 
@@ -168,11 +236,23 @@ impl Hooks {
     }
 
     /// A device is served already: what its hook has made is kept as it is, if that is a built-in
-    /// one.
+    /// one; the interface of a script is limited, with `--antispoof`.
     pub(crate) fn handle_served(&mut self, hook: &Hook<'_>) {
-        if let Ok(Choice::Builtin(builtin)) = self.chooser.choose(hook) {
-            self.builtins.handle_adopted(builtin, hook);
+        match self.chooser.choose(hook) {
+            Ok(Choice::Builtin(builtin)) => self.builtins.handle_adopted(builtin, hook),
+            Ok(Choice::Script(_)) => {
+                if let Some(limiter) = self.limiter.as_mut().filter(|_| Limiter::concerns(hook)) {
+                    limiter.handle_served(hook.key, hook.ioemu);
+                }
+            }
+            Err(_) => {}
         }
+    }
+
+    /// The daemon has woken up because a thread has ended.
+    pub(crate) fn handle_wake(&self) {
+        self.builtins.handle_wake();
+        self.limiter.iter().for_each(Limiter::handle_wake);
     }
 
     /// Keeps what built-in hooks have made as it is. `client`: if there is a connection.
@@ -254,6 +334,8 @@ impl Hooks {
 
     /// The devices whose hooks run.
     pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceKey> {
-        self.running.values().map(|running| running.key).chain(self.builtins.devices())
+        let limited = self.limiter.iter().flat_map(Limiter::devices);
+        let scripts = self.running.values().map(|running| running.key);
+        scripts.chain(limited).chain(self.builtins.devices())
     }
 }

@@ -30,6 +30,15 @@ impl Antispoof {
         }
     }
 
+    /// The interface; `None`: nothing is to be done about it.
+    pub(crate) const fn interface(&self) -> Option<&Interface> {
+        match self {
+            Self::NotAsked => None,
+            Self::Unlimited(interface) => Some(interface),
+            Self::Limited(protection) => Some(protection.interface()),
+        }
+    }
+
     /// The value of the device's node; `None`: it has none.
     pub(crate) fn node(&self) -> Option<&'static [u8]> {
         match self {

@@ -19,6 +19,7 @@ mod firewall;
 mod image;
 #[cfg(test)]
 mod kernel_replies;
+mod limiter;
 mod link;
 mod local_use;
 mod loop_device;
@@ -46,6 +47,7 @@ use xs_client::{Client, Error};
 use self::backing::Backing;
 use self::claims::{Claim, Claims};
 use self::failure::Failure;
+pub(crate) use self::limiter::{Limiter, Next};
 use self::served::SharedServed;
 use self::thread::{RunId, Threads};
 pub(crate) use self::upkeep::Channel;
@@ -93,6 +95,8 @@ enum Job {
     Route(vif_route::Attach),
     Disk(block::Attach),
     Detach(Made),
+    /// Rules for an interface that a script puts in place.
+    Limit(limiter::Limit),
     /// Something is in place that could not be written down; it is taken away first.
     Anew(Made, Box<Job>),
     /// There is nothing to be done, for this reason.
@@ -106,6 +110,7 @@ impl Job {
             Self::Route(attach) => attach.run(),
             Self::Disk(attach) => attach.run(),
             Self::Detach(made) => made.take_away(),
+            Self::Limit(limit) => limit.run(),
             Self::Anew(old, job) => {
                 old.take_away()?;
                 job.run()
@@ -122,6 +127,8 @@ enum Made {
     Interface(SharedServed),
     /// An interface that an earlier daemon has left; what it sends may be limited.
     FoundInterface { interface: Interface, limited: bool },
+    /// Rules about what the interface may send, and nothing else.
+    Rules(Interface),
     /// A disk, and what is claimed for it.
     Disk(block::Disk),
     /// A disk that something else has set up.
@@ -135,6 +142,7 @@ impl Made {
             Self::FoundInterface { interface, limited } => {
                 vif_bridge::detach(&interface, None, limited)
             }
+            Self::Rules(interface) => firewall::unprotect(&interface).map(|()| Success::default()),
             Self::Disk(disk) => Ok(disk.detach()),
             Self::FoundDisk(found) => found.detach(),
         }
@@ -386,6 +394,11 @@ impl Builtins {
         self.done.remove(&key)
     }
 
+    /// Why the device's hook fails.
+    pub(crate) fn set_words(&mut self, key: DeviceKey, words: String) {
+        self.words.insert(key, words);
+    }
+
     /// What the device's last run has said of its failure.
     pub(crate) fn take_words(&mut self, key: DeviceKey) -> Option<String> {
         self.words.remove(&key)
@@ -429,7 +442,7 @@ impl Builtins {
                             log::warn!("{key}: {}", warning.words());
                         }
                         if let Some(value) = found.antispoof {
-                            result::write_antispoof(client, key, value)?;
+                            result::tell(client, key, &[(antispoof::NODE, value.to_owned())])?;
                         }
                         self.upkeep.add((key, tap), found.served.clone(), found.reported, now);
                         self.made.insert((key, tap), Made::Interface(found.served));

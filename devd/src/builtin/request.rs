@@ -93,7 +93,6 @@ pub(super) fn attach(
 /// # Errors
 ///
 /// As [`attach`].
-#[expect(dead_code, reason = "who looks after served interfaces calls it")]
 pub(super) fn antispoof(
     client: &mut Client,
     key: DeviceKey,

@@ -3,8 +3,8 @@
 use devd_core::{DeviceKey, State};
 use xs_client::{Client, Error, Outcome, Transaction};
 
+use super::Success;
 use super::failure::Failure;
-use super::{Success, antispoof};
 
 /// Writes all that the hook's script would have written, in one transaction. A device that is
 /// not there any more, or is another one, is told nothing.
@@ -22,14 +22,8 @@ pub(super) fn write(
         return Ok(Ok(())); // The first pass has said all.
     }
     let written = client.transaction(|transaction| {
-        match transaction.read(format!("{key}/state")) {
-            // No hook is run so early: another device has come in its place.
-            Ok(state) if State::parse(&state) <= State::Initialising => {
-                return Ok(Outcome::Abort(()));
-            }
-            Ok(_) => {}
-            Err(error) if error.is_missing() => return Ok(Outcome::Abort(())),
-            Err(error) => return Err(error),
+        if !is_there(transaction, key)? {
+            return Ok(Outcome::Abort(()));
         }
         for (node, value) in &success.nodes {
             transaction.write(format!("{key}/{node}"), value)?;
@@ -48,31 +42,45 @@ pub(super) fn write(
     }
 }
 
-/// Says on a device that is served what `--antispoof` means for it.
+/// Writes nodes that are for people. That they are refused is no failure of the device.
 ///
 /// # Errors
 ///
 /// The connection is lost.
-pub(super) fn write_antispoof(
+pub(super) fn tell(
     client: &mut Client,
     key: DeviceKey,
-    value: &[u8],
+    nodes: &[(&'static str, Vec<u8>)],
 ) -> Result<(), Error> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
     let written = client.transaction(|transaction| {
-        match transaction.read(format!("{key}/state")) {
-            Ok(_) => {}
-            Err(error) if error.is_missing() => return Ok(Outcome::Abort(())),
-            Err(error) => return Err(error),
+        if !is_there(transaction, key)? {
+            return Ok(Outcome::Abort(()));
         }
-        transaction.write(format!("{key}/{}", antispoof::NODE), value)?;
+        for (node, value) in nodes {
+            transaction.write(format!("{key}/{node}"), value)?;
+        }
         Ok(Outcome::Commit(()))
     });
     match written {
         Err(error) if !error.ends_connection() => {
-            log::warn!("{key}: cannot write {}: {error}", antispoof::NODE);
+            for (node, _) in nodes {
+                log::warn!("{key}: cannot write its node {node}: {error}");
+            }
             Ok(())
         }
         result => result,
+    }
+}
+
+/// Is the device there, and not another one in its place? No hook is run so early.
+fn is_there(transaction: &mut Transaction<'_>, key: DeviceKey) -> Result<bool, Error> {
+    match transaction.read(format!("{key}/state")) {
+        Ok(state) => Ok(State::parse(&state) > State::Initialising),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

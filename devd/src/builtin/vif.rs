@@ -48,25 +48,30 @@ impl Interface {
         }
     }
 
-    /// Finds it, takes it down, and gives it its name. `None`: it is not there.
-    pub(crate) fn take(&self, links: &mut Links) -> Result<Option<Link>, Failure> {
+    /// Finds it under the name that it has been given, or is to have. `None`: it is not there.
+    pub(crate) fn look(&self, links: &mut Links) -> Result<Option<Link>, Failure> {
         let look = |links: &mut Links, name: &str| {
             links.find(name).step(|| format!("look for interface {name}"))
         };
         let given = look(links, &self.given)?;
         let named = if self.name == self.given { None } else { look(links, &self.name)? };
-        let link = match (given, named) {
-            (Some(link), None) => link,
+        match (given, named) {
+            (Some(link), None) => Ok(Some(link)),
             // A daemon that was killed had come so far.
-            (None, Some(link)) if self.is_ours(&link) => link,
-            (None, None) => return Ok(None),
+            (None, Some(link)) if self.is_ours(&link) => Ok(Some(link)),
+            (None, None) => Ok(None),
             (_, Some(_)) => {
                 let (given, name) = (&self.given, &self.name);
-                return Err(Failure::new(format!(
+                Err(Failure::new(format!(
                     "cannot rename {given} to {name}: there is an interface of that name"
-                )));
+                )))
             }
-        };
+        }
+    }
+
+    /// Finds it, takes it down, and gives it its name. `None`: it is not there.
+    pub(crate) fn take(&self, links: &mut Links) -> Result<Option<Link>, Failure> {
+        let Some(link) = self.look(links)? else { return Ok(None) };
         links.set_up(link.index, false).step(|| format!("take {} down", link.name))?;
         if link.name != self.name {
             let renamed = links.set_name(link.index, &self.name);

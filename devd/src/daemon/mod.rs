@@ -174,7 +174,7 @@ impl Daemon<'_> {
                 Source::Store => self.receive(),
                 Source::Signals => self.handle_signals(),
                 Source::Builtins => {
-                    self.hooks.builtins().handle_wake();
+                    self.hooks.handle_wake();
                     self.pending.builtins = true;
                 }
                 Source::Upkeep(channel) => {

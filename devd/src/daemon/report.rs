@@ -25,6 +25,7 @@ impl Daemon<'_> {
                     && !self.options.dry_run
                 {
                     self.hooks.handle_served(&hook);
+                    self.pending.builtins = true;
                 }
                 log::info!("{key}: served already");
             }
@@ -58,7 +59,7 @@ impl Daemon<'_> {
             }
             Notice::Gone => {
                 self.hooks.take_added(key);
-                self.hooks.builtins().handle_gone(key);
+                self.hooks.handle_gone(key);
                 log::info!("{key}: gone");
             }
         }

@@ -9,6 +9,7 @@ use xs_client::{Error, Event};
 use super::budget::{Budget, STEPS};
 use super::report::tell_unknown_kind;
 use super::{Daemon, Stage};
+use crate::hooks::Finished;
 use crate::qemu;
 use crate::scan::{Listing, Scan};
 
@@ -82,8 +83,11 @@ impl Daemon<'_> {
             }
             while self.pending.builtins {
                 // A run whose result could not be written is told again.
-                match self.hooks.builtins().finish(&mut self.client, now)? {
-                    Some((key, end)) => self.dispatcher.handle_hook_end(key, end, now),
+                match self.hooks.finish(&mut self.client, &mut self.poller, now)? {
+                    Some(Finished::Hook(key, end)) => {
+                        self.dispatcher.handle_hook_end(key, end, now);
+                    }
+                    Some(Finished::Step) => {}
                     None => self.pending.builtins = false,
                 }
                 if !budget.take() {

@@ -235,3 +235,69 @@ fn device_that_is_not_limited_says_why() {
         world.wait_gone(&device);
     }
 }
+
+/// Xen's script, as far as it matters here: it gives the interface its name and takes it up.
+const SCRIPT: &str = "case $1 in
+online) nft list ruleset > \"$DEVD_TEST_RULES\" || exit 1
+    ip link set vif3.0 down && ip link set vif3.0 name web && ip link set web up || exit 1
+    call connect ;;
+esac";
+
+#[test]
+#[ignore = "needs root, ip, nft and python3: run .ci/test"]
+fn guest_of_a_script_is_limited_before_the_script_runs() {
+    let world = bridged(&[3, 4]);
+    let before = world.file("rules");
+    world.hook("vif-bridge", &SCRIPT.replace("$DEVD_TEST_RULES", before.to_str().unwrap()));
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--hooks", "script", "--antispoof"]);
+    let device = Device::vif(3, 0).with("ip", "10.1.2.3").with("vifname", "web");
+    world.attach(&device);
+    world.wait_connected(&device);
+    assert!(fs::read_to_string(&before).unwrap().contains("devd-vif3.0"));
+    assert_eq!(world.node(&device, "antispoof").as_deref(), Some("on"));
+    // The rules stay with the interface, though the script has given it another name.
+    assert_limited("guest3", "web");
+
+    // A guest that cannot be limited gets no script.
+    let refused = Device::vif(4, 0).with("ip", "10.1.2.4").with("mac", "none");
+    world.attach(&refused);
+    let reason = world.wait_refused(&refused);
+    assert!(reason.starts_with("--antispoof: mac is \"none\""), "{reason}");
+    assert_eq!(world.calls(&refused), [""; 0]);
+    world.detach(&refused);
+    world.wait_gone(&refused);
+
+    devd.kill();
+    network::belongs("web", "vif-3-0");
+    let _devd = world.devd(&["--hooks", "script", "--antispoof"]);
+    world.detach(&device);
+    world.wait_gone(&device);
+    assert_eq!(network::nft("list ruleset"), "");
+}
+
+#[test]
+#[ignore = "needs root, ip, nft and python3: run .ci/test"]
+fn guest_that_a_script_has_attached_before_is_limited() {
+    let world = bridged(&[3, 4]);
+    world.hook("vif-bridge", "ip link set $vif up; [ $1 = offline ] || call connect");
+    let _kernel = world.kernel();
+    let devd = world.devd(&["--hooks", "script"]);
+    let limited = Device::vif(3, 0).with("ip", "10.1.2.3");
+    let refused = Device::vif(4, 0).with("ip", "10.1.2.4").with("mac", "none");
+    for device in [&limited, &refused] {
+        world.attach(device);
+        world.wait_connected(device);
+        assert_eq!(world.node(device, "antispoof"), None);
+    }
+    devd.kill();
+    let _devd = world.devd(&["--hooks", "script", "--antispoof"]);
+    world.wait_node(&limited, "antispoof", "on");
+    assert_limited("guest3", "vif3.0");
+    wait_until("why guest 4 is not limited", || {
+        let node = world.node(&refused, "antispoof");
+        node.is_some_and(|node| node.starts_with("off: mac is \"none\""))
+    });
+    world.wait_logged("its guest may send as any address in spite of --antispoof: mac is");
+    assert_eq!(world.node(&refused, "hotplug-status").as_deref(), Some("connected"));
+}

@@ -59,7 +59,7 @@ impl Protection {
         Ok(Self { interface, mac, allowed })
     }
 
-    pub(crate) fn interface(&self) -> &Interface {
+    pub(crate) const fn interface(&self) -> &Interface {
         &self.interface
     }
 
