@@ -153,7 +153,7 @@ impl Made {
     /// What is behind a disk, as far as that is known.
     fn backing(&self) -> Option<Backing> {
         match self {
-            Self::Interface(_) | Self::FoundInterface { .. } => None,
+            Self::Interface(_) | Self::FoundInterface { .. } | Self::Rules(_) => None,
             Self::Disk(disk) => Some(disk.backing()),
             Self::FoundDisk(found) => found.backing(),
         }
@@ -347,7 +347,7 @@ impl Builtins {
                             self.upkeep.add((key, tap), served.clone(), false, now);
                         }
                         Made::Disk(_) | Made::FoundDisk(_) => self.disk_upkeep.add(),
-                        Made::FoundInterface { .. } => {}
+                        Made::FoundInterface { .. } | Made::Rules(_) => {}
                     }
                     self.made.insert((key, tap), made);
                 }
