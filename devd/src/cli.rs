@@ -21,6 +21,8 @@ pub(crate) const EXIT_RUNNING: u8 = 4;
 /// With `--once`: no device failed, and one still waits for its backend.
 pub(crate) const EXIT_WAITING: u8 = 5;
 
+/// Where hotplug scripts are, unless the command line says otherwise.
+const SCRIPT_DIR: &str = "/etc/xen/scripts";
 /// The run directory, if neither the command line nor the environment names another.
 const RUN_DIR: &str = "/run/devd";
 /// The variable of the environment that names it.
@@ -106,6 +108,10 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    pub(crate) fn has_usual_script_dirs(&self) -> bool {
+        self.script_dirs == [PathBuf::from(SCRIPT_DIR)]
+    }
+
     pub(crate) fn run_dir(&self) -> &Path {
         self.run_dir.as_deref().unwrap_or(Path::new(RUN_DIR))
     }
@@ -249,7 +255,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
         options.run_dir = variable.map(|variable| path(RUN_DIR_VARIABLE, variable)).transpose()?;
     }
     if options.script_dirs.is_empty() {
-        options.script_dirs.push("/etc/xen/scripts".into());
+        options.script_dirs.push(SCRIPT_DIR.into());
     }
     Ok(Command::Run(Box::new(options)))
 }

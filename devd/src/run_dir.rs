@@ -6,6 +6,7 @@
 //! | `token` | what hooks and QEMUs are recognised by; see [`token`](crate::token) |
 //! | `xenbus.lock` | the lock of the daemon that serves this domain's own store |
 //! | `store-HASH.lock` | the same for a store behind another socket; its path is in the file |
+//! | `token` | tells this daemon's hooks and QEMUs from other processes: see `token` |
 
 use std::fs::{self, DirBuilder};
 use std::io;

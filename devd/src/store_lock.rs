@@ -147,3 +147,50 @@ fn lock_device(path: &Path) -> io::Result<Device> {
     let device = File::options().read(true).write(true).open(path)?;
     Ok(if try_lock(&device)? { Device::Locked(device) } else { Device::Held })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file in the place of the kernel's device, which is locked in the same way.
+    fn device() -> (tempfile::TempDir, Address) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("xenbus");
+        fs::write(&path, "").unwrap();
+        (directory, Address::Device(path))
+    }
+
+    fn take(address: &Address, run_dir: &Path) -> Result<StoreLock, StoreLockError> {
+        StoreLock::take(address, &StoreIdentity::OwnDomain, RunDir::open(run_dir))
+    }
+
+    #[test]
+    fn device_is_locked_where_no_run_directory_can_be_made() {
+        let (_directory, address) = device();
+        let nowhere = Path::new("/proc/devd");
+        let first = take(&address, nowhere).unwrap();
+        let error = take(&address, nowhere).unwrap_err().to_string();
+        assert!(error.starts_with("another devd serves "), "{error}");
+        drop(first);
+        drop(take(&address, nowhere).unwrap());
+    }
+
+    #[test]
+    fn device_lock_tells_of_a_daemon_with_another_run_directory() {
+        let (directory, address) = device();
+        let (one, other) = (directory.path().join("one"), directory.path().join("other"));
+        let _first = take(&address, &one).unwrap();
+        let error = take(&address, &other).unwrap_err();
+        assert!(matches!(error, StoreLockError::Held { pid: None, .. }), "{error}");
+        assert!(!other.join("xenbus.lock").exists(), "the lock that was taken first is let go");
+        let error = take(&address, &one).unwrap_err();
+        assert!(matches!(error, StoreLockError::Held { pid: Some(_), .. }), "{error}");
+    }
+
+    #[test]
+    fn socket_needs_a_run_directory() {
+        let address = Address::Socket("/nowhere/socket".into());
+        let error = take(&address, Path::new("/proc/devd")).unwrap_err().to_string();
+        assert!(error.contains("/proc/devd") && error.contains("--run-dir"), "{error}");
+    }
+}

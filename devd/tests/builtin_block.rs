@@ -471,7 +471,7 @@ fn a_connection_that_breaks_before_the_result_is_written_loses_nothing() {
     world.wait_connected(&device);
     assert_eq!(disk::loops(&path).len(), 1);
     assert_eq!(world.node(&device, "node"), disk::only_loop(&path));
-    assert_eq!(world.logged("connected again"), 1);
+    assert_eq!(world.logged("connected to xenstore again"), 1);
 }
 
 #[test]

@@ -200,7 +200,10 @@ fn hooks_that_write_without_an_end_delay_nothing_else() {
     world.wait_logged(&format!("{}: attached", quiet.path()));
     devd.signal(Signal::SIGTERM);
     assert_eq!(devd.wait().code(), Some(0));
-    world.wait_logged(&format!("{}: its hook goes on by itself", loud[0].path()));
+    world.wait_logged(&format!(
+        "{}: its hook still runs, and is left to the next daemon",
+        loud[0].path()
+    ));
 }
 
 #[test]

@@ -185,3 +185,31 @@ fn a_qemu_has_a_log_of_its_own() {
     let said = fs::read(world.file("qdisk-3.log")).unwrap();
     assert!(said.starts_with(&words(&world)), "{}", said.escape_ascii());
 }
+
+#[test]
+fn attached_device_is_told_of_with_its_hook_or_qemu_and_the_time() {
+    let world = World::new();
+    let _kernel = world.kernel();
+    let _devd = world.devd(&["--qemu", &world.qemu()]);
+    let (vif, disk) = (Device::vif(3, 0), Device::qdisk(4, 51712));
+    world.attach_all(&[vif.clone(), disk.clone()]);
+    world.wait_logged("backend/qdisk/4/51712: attached by its guest's QEMU, process ");
+    let by = format!("backend/vif/3/0: attached by {}/vif-bridge in ", world.scripts().display());
+    world.wait_logged(&by);
+    let log = world.log();
+    let line = log.lines().find(|line| line.contains(&by)).unwrap();
+    assert!(line.ends_with(" ms"), "{line}");
+}
+
+#[test]
+fn failure_says_which_try_it_was_and_when_the_next_begins() {
+    let world = World::new();
+    world.hook("block", "[ $1 = remove ] || exit 1");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let bare = Device::vif(3, 0).without("script");
+    world.attach_all(&[Device::vbd(3, 51712), bare]);
+    world.wait_logged("exit code 1; try 1 failed, the next begins in 1 s");
+    world.wait_logged("exit code 1; try 2 failed, the next begins in 2 s");
+    world.wait_logged("no script node; tried again when its script node changes");
+}

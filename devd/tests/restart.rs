@@ -59,7 +59,7 @@ fn a_hook_that_takes_longer_than_the_daemon_has_goes_on_and_is_found_by_the_next
     let pid = world.wait_run(&device, 1);
     devd.terminate();
     assert!(process::is_alive(pid));
-    world.wait_logged("its hook goes on by itself");
+    world.wait_logged("its hook still runs, and is left to the next daemon");
 
     let _devd = world.devd(&[]);
     world.wait_logged(&format!("process {pid} is its hook"));

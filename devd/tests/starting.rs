@@ -361,3 +361,16 @@ fn what_is_no_store_is_exit_code_3_and_stays_as_it_was() {
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("socket is no xenstore, or"), "{said}");
 }
+
+#[test]
+fn missing_script_directory_and_qemu_are_warned_of_at_the_start() {
+    let world = World::new();
+    let missing = world.file("missing");
+    let missing = missing.to_str().unwrap();
+    assert_eq!(world.run(&["--once", "--script-dir", missing, "--qemu", missing]).0, Some(0));
+    assert_eq!(world.logged(&format!("warn: --script-dir {missing}: no such directory")), 1);
+    assert_eq!(world.logged(&format!("warn: --qemu {missing}: no such program")), 1);
+    let there = World::new();
+    assert_eq!(there.run(&["--once", "--qemu", &there.qemu()]).0, Some(0));
+    assert_eq!(there.logged("warn: "), 0, "{}", there.log());
+}

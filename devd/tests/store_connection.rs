@@ -67,7 +67,7 @@ fn a_store_that_comes_back_is_found_and_what_happened_meanwhile_too() {
     world.wait_gone(&closed);
     world.wait_connected(&new);
     world.wait_logged(&format!("{}: gone", gone.path()));
-    world.wait_logged("connected again");
+    world.wait_logged("connected to xenstore again");
     world.attach(&later);
     world.wait_connected(&later);
 

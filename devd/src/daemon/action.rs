@@ -23,11 +23,13 @@ impl Daemon<'_> {
             Action::RunHook(key) => self.run_hook(key, now)?,
             Action::CheckHook(key) => self.check_hook(key, now),
             Action::StopHook(key) => {
-                log::warn!("{key}: ending its hook");
+                log::warn!(
+                    "{key}: its hook took too long, or its device goes: ending it (SIGTERM)"
+                );
                 self.end_hook(key, Signal::SIGTERM, now);
             }
             Action::KillHook(key) => {
-                log::warn!("{key}: killing its hook");
+                log::warn!("{key}: its hook did not end when told to: killing it (SIGKILL)");
                 self.end_hook(key, Signal::SIGKILL, now);
             }
             Action::FindService(domid) => {
@@ -174,7 +176,7 @@ impl Daemon<'_> {
         let (event, result) = match answer {
             Ok(event) => (event, Ok(())),
             Err(error) => {
-                log::error!("guest {domid}: its QEMU: {error}");
+                log::error!("guest {domid}: cannot start or end its QEMU: {error}; will try again");
                 let failure =
                     error.refusal().map_or(ServiceFailure::Store(libc::EIO), qemu::refused);
                 let result = if error.ends_connection() { Err(error) } else { Ok(()) };

@@ -49,13 +49,13 @@ impl Daemon<'_> {
         };
         match polled {
             Ok(()) => {
-                log::info!("connected again");
+                log::info!("connected to xenstore again; looking at all devices");
                 self.reconnect = None;
                 self.pending.resync = true;
                 self.announce();
             }
             Err(error) => {
-                log::debug!("{error}");
+                log::debug!("cannot connect to xenstore yet: {error}; will try again");
                 self.reconnect = Some((now.after(wait), (wait * 2).min(RECONNECT_MAX)));
             }
         }
@@ -70,7 +70,7 @@ impl Daemon<'_> {
             Ok(()) => {}
             Err(error) if error.ends_connection() => self.disconnected(&error),
             Err(error) => log::warn!(
-                "cannot write libxl/disable_udev: {error}: network and block devices are \
+                "cannot write libxl/disable_udev: {error}; network and block devices are \
                  served; for qdisk and 9pfs put driver_domain=1 in this domain's config"
             ),
         }

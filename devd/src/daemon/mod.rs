@@ -194,7 +194,7 @@ impl Daemon<'_> {
             && ending.is_over(runs, progress, now)
         {
             for key in self.hooks.devices() {
-                log::warn!("{key}: its hook goes on by itself");
+                log::warn!("{key}: its hook still runs, and is left to the next daemon");
             }
             return Some(ExitCode::SUCCESS);
         }

@@ -42,7 +42,7 @@ impl Daemon<'_> {
                     millis.div_ceil(1000)
                 );
             }
-            Notice::Closed => log::info!("{key}: closed"),
+            Notice::Closed => log::info!("{key}: closed by its guest, or by the toolstack"),
             Notice::SuccessorWaits => log::info!(
                 "{key}: a new device has its numbers, and is served when the removal hook of \
                  this one has ended"

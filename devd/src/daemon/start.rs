@@ -1,7 +1,9 @@
 //! How the daemon begins: what it opens, and why it cannot.
 
 use std::collections::HashSet;
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +12,8 @@ use xs_client::{Address, Client, Disconnected, Error};
 
 use super::turn::Pending;
 use super::{Daemon, Stage, signals};
-use crate::choice::Chooser;
-use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options};
+use crate::choice::{Chooser, Preference};
+use crate::cli::{EXIT_FAILURE, EXIT_NO_STORE, EXIT_RUNNING, Options, Qemu};
 use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::hooks::Hooks;
@@ -103,6 +105,29 @@ impl StartError {
     }
 }
 
+/// What the command line names and is not there may come later: devices fail until then.
+fn warn_of_missing(options: &Options) {
+    for directory in &options.script_dirs {
+        // Without Xen's scripts the built-in hooks do their work.
+        let expected = !options.has_usual_script_dirs() || options.hooks == Preference::Script;
+        if expected && !directory.is_dir() {
+            log::warn!(
+                "--script-dir {}: no such directory; no hotplug script is found there",
+                directory.display()
+            );
+        }
+    }
+    if let Qemu::Path(path) = &options.qemu {
+        let is_program = |file: Metadata| file.is_file() && file.permissions().mode() & 0o111 != 0;
+        if !fs::metadata(path).is_ok_and(is_program) {
+            log::warn!(
+                "--qemu {}: no such program; qdisk and 9pfs are not served without it",
+                path.display()
+            );
+        }
+    }
+}
+
 /// Sees to it that no other daemon serves the store, as long as what is returned is kept.
 fn lock_store(
     options: &Options,
@@ -128,6 +153,7 @@ impl<'a> Daemon<'a> {
         let address = Address::find(options.xenstore.as_deref())?;
         log::info!("devd {}, xenstore at {address}", env!("CARGO_PKG_VERSION"));
         let identity = StoreIdentity::of(&address)?;
+        warn_of_missing(options);
         let store_lock =
             if options.dry_run { None } else { Some(lock_store(options, &address, &identity)?) };
         let mut client = Client::open(address.clone())?;
@@ -191,7 +217,11 @@ impl<'a> Daemon<'a> {
         let mut found = patiently(|| orphans::find(&criteria))?;
         for orphan in std::mem::take(&mut found.hooks) {
             patiently(|| self.poller.add(&orphan.process, Source::Process(orphan.pid)))?;
-            log::info!("{}: process {} is its hook", orphan.key, orphan.pid);
+            log::info!(
+                "{}: process {} is its hook, which an earlier daemon has started: waiting for its end",
+                orphan.key,
+                orphan.pid
+            );
             self.dispatcher.handle_hook_found(orphan.key, orphan.verb, orphan.tap, now);
             self.hooks.adopt(orphan);
         }
