@@ -371,6 +371,7 @@ impl World {
     /// may have been written, and the reply lost.
     fn mark(&mut self, key: DeviceKey, word: Option<&'static str>) -> bool {
         let refused = self.refuse_marks || self.chance.mishap(Mishap::Refusal, 8);
+        *self.marks.entry(key).or_default() += 1;
         let written = !refused || self.chance.fork(4);
         if written {
             self.store.set_hotplug(key, word);

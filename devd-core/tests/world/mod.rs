@@ -22,6 +22,8 @@ pub(crate) mod storm;
 mod toolstack;
 mod view;
 
+use std::collections::BTreeMap;
+
 use devd_core::{
     BackendPath, DeviceKey, Dispatcher, Domid, Leaf, Server, Settings, Time, Verb, Want,
 };
@@ -96,8 +98,9 @@ pub(crate) struct World {
     /// Directories that the daemon has removed.
     pub(crate) removals: u32,
     pub(crate) steps: u64,
-    /// Actions that the daemon has carried out.
+    /// Actions that the daemon has carried out, and the marks that it has written.
     pub(crate) actions: u64,
+    marks: BTreeMap<DeviceKey, u64>,
     /// What has happened that must not.
     pub(crate) violation: Option<String>,
     /// What happened, told one line at a time, if anybody wants to know.
@@ -128,6 +131,7 @@ impl World {
             removals: 0,
             steps: 0,
             actions: 0,
+            marks: BTreeMap::new(),
             violation: None,
             story: None,
         };

@@ -1,12 +1,14 @@
 //! What must have happened when nothing more happens.
 
-use devd_core::{DeviceKey, Phase, Reason, Server, ServiceState};
+use devd_core::{DeviceKey, Phase, Reason, Remedy, Server, ServiceState};
 
 use super::World;
 use super::hooks::{Script, is_startable};
 
 /// Longer than any wait of the daemon.
 const LONG: u64 = 500_000;
+/// Actions that one more try takes at most: looks, marks, the hook and its end, reports.
+const ACTIONS_OF_A_TRY: u64 = 16;
 
 impl World {
     /// Lets all that is under way come to its end, with no more mishaps; checks what is left.
@@ -20,10 +22,36 @@ impl World {
             self.run(1_000);
         }
         if self.violation.is_none()
-            && let Err(violation) = self.check_quiet()
+            && let Err(violation) = self.check_quiet().and_then(|()| self.check_rest())
         {
             self.violate(violation);
         }
+    }
+
+    /// Nothing in the world changes any more. The daemon does no more than to try again what time
+    /// can help, once a minute; of all other failures it writes nothing.
+    fn check_rest(&mut self) -> Result<(), String> {
+        const MINUTES: u64 = 10;
+        let (actions, marks, steps) = (self.actions, self.marks.clone(), self.steps);
+        self.run(MINUTES * 60_000);
+        self.steps = steps;
+        if let Some(violation) = self.violation.take() {
+            return Err(violation);
+        }
+        let known = self.dispatcher().devices().count() + self.dispatcher().services().count();
+        let most = (MINUTES + 1) * ACTIONS_OF_A_TRY * u64::try_from(known).expect("a few");
+        let taken = self.actions - actions;
+        if taken > most {
+            return Err(format!("no rest: {taken} actions in {MINUTES} minutes, {known} known"));
+        }
+        for (key, phase) in self.dispatcher().devices() {
+            let written = self.marks.get(&key) != marks.get(&key);
+            let Phase::Failed(reason) = phase else { continue };
+            if reason.remedy() != Remedy::Time && written && !self.refuse_marks {
+                return Err(format!("no rest: {key} is marked again for {reason:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// The same in a scenario, where a violation ends the test.
