@@ -57,7 +57,7 @@ fn a_kind_that_is_not_known_is_left_alone_and_named_once() {
     for devid in 0..2 {
         assert_eq!(world.node(&Device::plain("floppy", 3, devid), "state").as_deref(), Some("6"));
     }
-    assert_eq!(world.logged("backend/floppy: not a kind"), 1);
+    assert_eq!(world.logged("backend/floppy: left alone: no kind"), 1);
 }
 
 #[test]

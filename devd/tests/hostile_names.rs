@@ -121,7 +121,7 @@ fn are_left_alone_when_they_come_and_when_they_are_listed() {
     }
     hostile::assert_log(&world.log(), true);
     for kind in KINDS {
-        let told = format!("backend/{kind}: not a kind of device that is known here");
+        let told = format!("backend/{kind}: left alone: no kind of device that devd knows");
         assert_eq!(world.logged(&told), 2, "once by each daemon");
     }
     // The names that they are like.
