@@ -451,6 +451,10 @@ fn neighbour_rows(add: &mut Add<'_>) {
         ];
         hidden.extend(packets.map(|(next, payload)| frame(IP6, &ip6(OWN6, next, &payload))));
     }
+    // The end of the target stands where the option of a message without such a header does.
+    let crafted = neighbour(SOLICITATION, "fe80::101:16:3e00:1", &[]);
+    let crafted = behind(ICMP6, &crafted);
+    hidden.push(frame(IP6, &ip6(OWN6, DESTINATION_OPTIONS, &crafted)));
     add(Dropped, "neighbour discovery behind extension headers", hidden);
     let fragments = |message: &[u8]| {
         [
