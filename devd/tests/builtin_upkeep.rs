@@ -649,6 +649,7 @@ fn loop_device_that_others_free_is_reported_within_two_minutes() {
     let node = world.node(&device, "node").unwrap();
     // The first look at the disk has a thread.
     wait_until("the first look", || process::threads(devd.pid()) == 1);
+    world.wait_settled();
     network::run("losetup", &format!("-d {node}"));
     clock.set(121);
     world.wait_settled();

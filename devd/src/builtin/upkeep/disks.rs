@@ -57,8 +57,9 @@ impl DiskUpkeep {
     /// When [`run`](Self::run) is to be called again, if nothing happens before.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         match self.next {
+            Next::Soon => Some(Time::from_millis(0)),
             Next::At(at) if !self.looking => Some(at),
-            Next::Never | Next::Soon | Next::At(_) => None,
+            Next::Never | Next::At(_) => None,
         }
     }
 
