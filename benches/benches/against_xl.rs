@@ -20,10 +20,10 @@ use site::{DRIVER, Daemon, Device, Result, bare, check, install_hook, median, mi
 use xs_client::{Address, Batch, Client, Event, Outcome};
 use xs_proto::{Access, ErrorCode, Permission};
 
-/// A pause in which nothing happens, so that the daemon's remaining work is not measured.
+/// So long nothing happens, so that what the daemon still does is not measured.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The number of devices that come and go at once.
+/// So many come and go at once.
 const AT_ONCE: u16 = 20;
 
 /// The real xenstored, and the made-up kernel of the driver domain.
@@ -116,7 +116,7 @@ impl Site {
         toolstack.watch("/local/domain/7/backend", "backend")?;
         let scripts = scripts.to_owned();
         let mut site = Self { name, toolstack, scripts, daemon, store };
-        // A daemon that serves a first device is ready.
+        // It serves a first device when it is ready.
         thread::sleep(Duration::from_millis(300));
         site.live(&[Device { kind: "vbd", guest: 3, devid: 1 }])?;
         Ok(site)
@@ -212,7 +212,7 @@ impl Site {
     }
 }
 
-/// The measurements of one daemon.
+/// What was measured of one daemon.
 #[derive(Debug, Default)]
 struct Findings {
     requests: f64,
@@ -252,14 +252,14 @@ fn count_requests(name: &'static str, support: &Path, scripts: &Path) -> Result<
     Ok(spent as f64 / f64::from(LIVES) - 1.0)
 }
 
-/// The least that any daemon takes.
+/// What no daemon can do without.
 struct Limit {
-    /// The time of a fork, exec and exit of the hook.
+    /// One fork, exec and exit of the hook.
     attach: Duration,
     /// The CPU that a disk's life takes for two starts of the hook, and for fourteen requests in
     /// ten round trips, and nothing else.
     cpu: Duration,
-    /// The time of a transaction that removes as many devices as are let go at once.
+    /// One transaction that removes as many devices as are let go at once.
     removal: Duration,
 }
 
@@ -276,7 +276,7 @@ fn limit(site: &mut Site) -> Result<Limit> {
     let mut cpu = Duration::ZERO;
     for _ in 0..LIVES {
         for verb in ["add", "remove"] {
-            // In the rhythm of a life: after a pause other programs' data is in the caches.
+            // In the rhythm of a life: what has been idle finds its caches in others' hands.
             thread::sleep(PAUSE);
             let (begin, before) = (Instant::now(), own_cpu()?);
             let mut hook = bare(site.scripts.join("block"));
@@ -319,7 +319,7 @@ fn limit(site: &mut Site) -> Result<Limit> {
     Ok(Limit { attach: median(times), cpu: cpu / LIVES, removal: median(removals) })
 }
 
-/// The CPU time of this thread.
+/// What this thread has had of a CPU.
 fn own_cpu() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }

@@ -19,7 +19,7 @@ use xs_client::{Batch, Client, Event, Quirks, Socket, Stream, Transport, Transpo
 
 const VALUE: &[u8] = b"/etc/xen/scripts/vif-bridge";
 
-/// A store's name, and the function that starts it.
+/// What a store is called, and how it is started.
 type Store = (&'static str, fn() -> Site);
 
 const STORES: [Store; 2] = [("xenstored", Site::xenstored), ("embedded store", Site::embedded)];
@@ -39,8 +39,8 @@ fn main() {
     }
 }
 
-/// A single request at a time, client and store on one CPU: the time is their work and the
-/// system's, without the wake-up of another CPU.
+/// One request at a time, client and store on one CPU: what is measured is their work and the
+/// system's, not how fast it wakes another CPU.
 fn round_trips(store: &str, site: &Site) {
     let path = site.path("script");
     let (mut client, mut raw) = (site.client(), Raw::open(site.socket()));
@@ -151,7 +151,7 @@ fn events(store: &str, site: &Site) {
     );
 }
 
-/// An expected event comes within this time.
+/// What is to come comes within this.
 const SOON: Option<Duration> = Some(Duration::from_secs(10));
 
 /// A socket with a window of another size.

@@ -11,8 +11,8 @@ use devd_core::{BackendPath, DeviceKey};
 
 const COUNT: usize = 4096;
 
-/// The device and node of an event, in the reference's form: for the comparison of results, not
-/// for the measurement.
+/// What an event is about, in the form that the reference says it in: to be compared, not to be
+/// measured.
 fn ours(path: &[u8]) -> Option<(DeviceKey, Node)> {
     Node::of(&BackendPath::parse(path))
 }
@@ -75,7 +75,7 @@ fn parse(paths: &[String]) {
     }
 }
 
-/// Measures the ratios, over all paths in turn.
+/// The ratios: one path after the other, all of them again and again.
 fn ratios() {
     let paths = Paths::checked();
     compare(

@@ -1,6 +1,6 @@
 //! The daemon under a steady flood of events that do not matter: a guest's statistics, written
-//! as fast as the embedded store takes them. How much does such an event cost the daemon, and does
-//! the daemon hear of a real event meanwhile?
+//! as fast as the embedded store takes them. What does one cost it, and does it hear of a real
+//! one meanwhile?
 //!
 //!     cargo bench -p benches --bench flood [-- EVENTS]
 
@@ -106,7 +106,7 @@ fn main() -> Result<()> {
     };
     let quiet = lives(&mut client, 100)?;
 
-    // A domain has events of nodes only that it may read: the daemon may read these.
+    // Whoever may not read a node does not hear of it: the daemon hears of each of these.
     let (loud_device, owner) = (format!("{home}/backend/vif/3/0"), format!("n{DRIVER}\0"));
     store.mkdir(loud_device.as_bytes()).map_err(|code| code.to_string())?;
     store

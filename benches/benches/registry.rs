@@ -14,7 +14,7 @@ static ALLOCATOR: Counting = Counting;
 
 const GUESTS: [Domid; 6] = [1, 10, 100, 1_000, 10_000, 32_000];
 
-/// The devices of some guests in both registries, checked.
+/// So many guests' devices in both, checked.
 struct Both {
     registry: Registry,
     lists: Lists,

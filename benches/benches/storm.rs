@@ -4,7 +4,7 @@
 //!
 //!     cargo bench -p benches --bench storm [-- GUESTS ...]
 //!
-//! The daemon's time and memory for a device must not grow with the number of devices.
+//! What the daemon takes of each device must not grow with their number.
 
 mod site;
 
@@ -59,7 +59,7 @@ impl World<'_> {
             Some(Event::Watch(event)) => match Device::of(event.path) {
                 Some((device, "" | "state" | "hotplug-status")) => Some(device),
                 Some(_) => None,
-                // A QEMU runs and takes up its disk.
+                // A QEMU is running: it takes up its disk.
                 None => {
                     let path = std::str::from_utf8(event.path)?.strip_suffix("/state");
                     let guest = path.and_then(|path| path.rsplit('/').next()?.parse().ok());
@@ -133,7 +133,7 @@ fn storm(guests: u16) -> Result<()> {
     command.arg("--qemu").arg(path.join("qemu"));
     let begin = Instant::now();
     let daemon = Daemon::start(command, &path.join("said"))?;
-    // The daemon writes this node when it has begun.
+    // The store is its: it says when the daemon has begun.
     while store.read(format!("{home}/libxl/disable_udev").as_bytes()).is_err() {
         check(begin, "the start")?;
         std::thread::sleep(Duration::from_micros(100));

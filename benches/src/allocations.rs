@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 #[derive(Debug)]
 pub struct Counting;
 
-/// The allocations of all threads.
+/// What was allocated, by all threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allocations {
     /// Calls for memory, growing included, since the program's start.
@@ -20,7 +20,7 @@ static CALLS: AtomicUsize = AtomicUsize::new(0);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 impl Allocations {
-    /// The allocations until now; all zero unless [`Counting`] is the program's allocator.
+    /// Those until now; all zero unless [`Counting`] is the program's allocator.
     #[must_use]
     pub fn now() -> Self {
         Self { calls: CALLS.load(Relaxed), bytes: BYTES.load(Relaxed) }

@@ -1,4 +1,4 @@
-//! Parts that the benchmarks share: their workloads, their references, and the comparison.
+//! What the benchmarks share: what they work on, what they are compared with, and how.
 
 pub mod allocations;
 pub mod events;
@@ -21,7 +21,8 @@ pub fn devices(guests: Domid) -> impl Iterator<Item = DeviceKey> {
     (1..=guests).flat_map(|domid| DEVICES.map(|(kind, devid)| DeviceKey { kind, domid, devid }))
 }
 
-/// A device of these guests, computed from its number: a table would take room in the caches.
+/// One of the devices of these guests. Takes no memory, of which the caches would have to have
+/// a part.
 #[inline]
 pub fn any_device(guests: Domid, order: &mut Shuffled) -> DeviceKey {
     let domid = Domid::try_from(order.below(guests.into())).unwrap_or(0) + 1;

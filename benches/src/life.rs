@@ -1,5 +1,5 @@
 //! Whole lives of guests' devices before a dispatcher: every event that the store sends, every
-//! fact that is asked for, and the result of each action. The dispatcher's actions are checked.
+//! fact that is asked for, and what comes of each action. What it is to do is checked.
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HotplugStatus, Notice, Observation,
@@ -25,7 +25,7 @@ const TOOLSTACK: [&str; 10] = [
 const BACKEND: [&str; 4] = ["/feature-sg", "/feature-rx-copy", "/sectors", "/state"];
 const HOOK: [&str; 2] = ["/physical-device", "/hotplug-status"];
 
-/// The store's nodes of a device.
+/// What the store says about a device.
 #[derive(Clone, Copy, Debug)]
 struct Node {
     state: Option<State>,
@@ -33,7 +33,7 @@ struct Node {
     hotplug: HotplugStatus,
 }
 
-/// The counts of a guest's life.
+/// What a guest's life has come to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     hooks: u32,
@@ -59,7 +59,7 @@ pub struct Lives {
 }
 
 impl Lives {
-    /// This many guests, with all their devices served.
+    /// So many guests, with all their devices served.
     #[must_use]
     pub fn of(guests: Domid) -> Self {
         let nothing = Node { state: None, online: false, hotplug: HotplugStatus::Silent };
@@ -236,7 +236,7 @@ impl Lives {
     }
 }
 
-/// The parts before and behind the guest's number in the path of each of [`DEVICES`].
+/// What is before and behind the guest's number in the path of each of [`DEVICES`].
 const PATHS: [(&[u8], &[u8]); DEVICES.len()] = [
     (b"backend/vif/", b"/0"),
     (b"backend/vbd/", b"/51712"),

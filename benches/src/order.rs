@@ -1,4 +1,4 @@
-//! An order of accesses that no cache and no branch predictor foresees.
+//! The order in which things are taken: one that no cache and no branch predictor foresees.
 
 /// Random numbers, the same at every run: xorshift.
 #[derive(Clone, Debug)]
@@ -17,11 +17,11 @@ impl Shuffled {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        #[allow(clippy::cast_possible_truncation)] // The result is below `limit`.
+        #[allow(clippy::cast_possible_truncation)] // It is below `limit`.
         return (((self.0 >> 32) * limit as u64) >> 32) as u32;
     }
 
-    /// A random item.
+    /// One of the items.
     #[inline]
     pub fn of<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         let limit = u32::try_from(items.len()).unwrap_or(u32::MAX);

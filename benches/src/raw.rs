@@ -1,4 +1,4 @@
-//! A client as small as it can be written by hand for one purpose: the limit for every client.
+//! A client as small as it can be written by hand for one purpose: what there is to reach.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,7 +11,7 @@ use xs_proto::{Header, MessageType, Request};
 pub struct Raw {
     stream: UnixStream,
     buffer: Vec<u8>,
-    /// Bytes read and not used yet are `buffer[start..end]`.
+    /// What was read and not used is `buffer[start..end]`.
     start: usize,
     end: usize,
 }
@@ -40,7 +40,7 @@ impl Raw {
                 asked += 1;
             }
             self.stream.write_all(&requests).expect("the store takes requests");
-            // Takes every reply that has come, and at least one.
+            // All that has come, and at least one.
             loop {
                 let (header, payload) = self.next();
                 assert_eq!((header.kind, header.req_id), (MessageType::Read.to_wire(), answered));

@@ -1,4 +1,4 @@
-//! The references, in C: the C toolstack's way of doing the same work, in its shape.
+//! The ways that ours are compared with, in C: what the C toolstack does, in its shape.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 
@@ -28,7 +28,7 @@ unsafe extern "C" {
     fn reference_lists_remove(lists: *mut RawLists, kind: c_int, domid: u32, devid: u32) -> c_int;
 }
 
-/// A node of a device's directory, as far as the reference tells nodes apart.
+/// Which node of a device's directory: as much as the reference tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
     /// `state`.
@@ -55,8 +55,8 @@ impl Node {
     }
 }
 
-/// The device and node of an absolute path: by a copy of the path, `strrchr`, `sscanf`, and a
-/// search of a table of kinds from its beginning.
+/// What an absolute path is about: a copy of it, `strrchr`, `sscanf`, and the kind by a table
+/// from its beginning.
 #[must_use]
 #[inline]
 pub fn event_path(path: &CStr) -> Option<(DeviceKey, Node)> {
@@ -97,9 +97,9 @@ pub struct Lists(*mut RawLists);
 impl Lists {
     /// Empty lists.
     #[must_use]
-    #[allow(clippy::new_without_default)] // A default value has no use.
+    #[allow(clippy::new_without_default)] // Nobody needs that.
     pub fn new() -> Self {
-        // SAFETY: the function takes no argument and returns a fresh allocation or null.
+        // SAFETY: it takes nothing.
         let lists = unsafe { reference_lists_new() };
         assert!(!lists.is_null(), "there is memory");
         Self(lists)
@@ -134,7 +134,7 @@ impl Lists {
 
 impl Drop for Lists {
     fn drop(&mut self) {
-        // SAFETY: `self` owns the lists, and this is its end.
+        // SAFETY: nobody has the lists but this.
         unsafe { reference_lists_free(self.0) }
     }
 }
@@ -186,7 +186,7 @@ pub mod libxenstore {
 
     impl Drop for Handle {
         fn drop(&mut self) {
-            // SAFETY: `self` owns the handle, and this is its end.
+            // SAFETY: nobody has the handle but this.
             unsafe { reference_libxenstore_close(self.0) }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A way to do the work: its name, and a function that repeats the work a number of times.
+/// One way: its name, and what does the thing so many times.
 pub struct Way<'a> {
     name: &'a str,
     run: Box<dyn FnMut(u32) + 'a>,
@@ -26,12 +26,12 @@ impl<'a> Way<'a> {
     }
 }
 
-/// Rounds in which each way has its turn: a disturbance of the machine then reaches all ways.
+/// Rounds in which each way has its turn: what disturbs the machine for a while disturbs all.
 const ROUNDS: usize = 31;
 /// How long a turn takes.
 const TURN: Duration = Duration::from_millis(20);
 
-/// The CPU time of this thread: other programs on the machine do not count.
+/// The time that this thread has had of a CPU: what else runs on the machine does not count.
 pub const CPU: ClockId = ClockId::CLOCK_THREAD_CPUTIME_ID;
 /// The time that has passed.
 pub const WALL: ClockId = ClockId::CLOCK_MONOTONIC;

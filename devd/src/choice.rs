@@ -35,6 +35,8 @@ pub(crate) enum Choice {
 pub(crate) struct Chooser {
     preference: Preference,
     directories: Vec<PathBuf>,
+    /// Are disks to lie in certain directories (`--image-dir`)? Xen's script would not care.
+    confined: bool,
     inheritance: Inheritance,
     /// Names whose choice was told.
     told: HashSet<Vec<u8>>,
@@ -44,9 +46,10 @@ impl Chooser {
     pub(crate) fn new(
         preference: Preference,
         directories: Vec<PathBuf>,
+        confined: bool,
         inheritance: Inheritance,
     ) -> Self {
-        Self { preference, directories, inheritance, told: HashSet::new() }
+        Self { preference, directories, confined, inheritance, told: HashSet::new() }
     }
 
     /// The hook that a device's `script` node means.
@@ -54,6 +57,9 @@ impl Chooser {
         let builtin = || Builtin::of(hook::name_of(hook), hook.key.kind);
         let script = || Script::new(hook, &self.directories, &self.inheritance);
         match self.preference {
+            Preference::Auto if self.confined && builtin() == Some(Builtin::Block) => {
+                Ok(Choice::Builtin(Builtin::Block))
+            }
             Preference::Script => script().map(Choice::Script),
             Preference::Auto => match (script(), builtin()) {
                 (Err(HookFailure::NotFound | HookFailure::BadName), Some(builtin)) => {
@@ -80,6 +86,11 @@ impl Chooser {
             match &choice {
                 Choice::Script(script) => {
                     log::info!("hook {shown}: the script {}", script.path.display());
+                    if self.confined && matches!(hook.key.kind, Kind::Vbd | Kind::Vbd3) {
+                        log::warn!(
+                            "hook {shown}: --image-dir does not apply: a script attaches any disk"
+                        );
+                    }
                 }
                 Choice::Builtin(_) => log::info!("hook {shown}: built in"),
             }
@@ -94,7 +105,7 @@ impl Chooser {
         let script = hook::find(OsStr::from_bytes(hook::usual(Kind::Vbd)), &self.directories);
         match self.preference {
             Preference::Script => false,
-            Preference::Auto => script.is_none(),
+            Preference::Auto => self.confined || script.is_none(),
             Preference::Builtin => true,
         }
     }

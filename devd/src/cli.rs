@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use lexopt::prelude::*;
@@ -55,6 +55,8 @@ const OPTIONS: &str = "
                          address only
       --script-dir DIR   where hotplug scripts are looked up; may be repeated
                          (/etc/xen/scripts)
+      --image-dir DIR    the built-in block attaches disks that lie in DIR only, and is the
+                         hook of the name block; may be repeated (anywhere)
       --qemu PATH        the QEMU for qdisk and 9pfs
       --no-qemu          start none
       --init-timeout S   report a device whose backend is not ready after S seconds (10)
@@ -97,6 +99,8 @@ pub(crate) struct Options {
     pub(crate) hooks: Preference,
     pub(crate) antispoof: bool,
     pub(crate) script_dirs: Vec<PathBuf>,
+    /// Where disks must lie; anywhere if there is none.
+    pub(crate) image_dirs: Vec<PathBuf>,
     pub(crate) qemu: Qemu,
     pub(crate) init_timeout: Duration,
     pub(crate) hook_timeout: Duration,
@@ -151,6 +155,7 @@ impl Default for Options {
             hooks: Preference::Auto,
             antispoof: false,
             script_dirs: Vec::new(),
+            image_dirs: Vec::new(),
             qemu: Qemu::Usual,
             init_timeout: Duration::from_secs(10),
             hook_timeout: Duration::from_secs(40),
@@ -194,6 +199,10 @@ pub(crate) enum UsageError {
     LogLevel(OsString),
     #[error("--hooks takes auto, builtin or script, not {0:?}")]
     Hooks(OsString),
+    #[error("--image-dir takes a path without .., not {}", .0.display())]
+    ImageDir(PathBuf),
+    #[error("--image-dir and --hooks script do not go together: scripts attach any disk")]
+    ImageDirOfScripts,
     #[error("--qemu and --no-qemu do not go together")]
     QemuTwice,
 }
@@ -219,6 +228,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
             Long("hooks") => options.hooks = preference(parser.value()?)?,
             Long("antispoof") => options.antispoof = true,
             Long("script-dir") => options.script_dirs.push(path("--script-dir", parser.value()?)?),
+            Long("image-dir") => options.image_dirs.push(image_dir(parser.value()?)?),
             Long("qemu") if options.qemu == Qemu::None => return Err(UsageError::QemuTwice),
             Long("qemu") => options.qemu = Qemu::Path(path("--qemu", parser.value()?)?),
             Long("no-qemu") if options.qemu == Qemu::Usual => options.qemu = Qemu::None,
@@ -253,6 +263,9 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command
     if options.run_dir.is_none() {
         let variable = std::env::var_os(RUN_DIR_VARIABLE).filter(|path| !path.is_empty());
         options.run_dir = variable.map(|variable| path(RUN_DIR_VARIABLE, variable)).transpose()?;
+    }
+    if options.hooks == Preference::Script && !options.image_dirs.is_empty() {
+        return Err(UsageError::ImageDirOfScripts);
     }
     if options.script_dirs.is_empty() {
         options.script_dirs.push(SCRIPT_DIR.into());
@@ -317,6 +330,12 @@ fn not_a_number(option: &'static str, range: &'static str, value: OsString) -> U
     UsageError::Number { option, range, value }
 }
 
+fn image_dir(value: OsString) -> Result<PathBuf, UsageError> {
+    let directory = path("--image-dir", value)?;
+    let is_plain = !directory.components().any(|it| it == Component::ParentDir);
+    if is_plain { Ok(directory) } else { Err(UsageError::ImageDir(directory)) }
+}
+
 fn preference(value: OsString) -> Result<Preference, UsageError> {
     match value.to_str() {
         Some("auto") => Ok(Preference::Auto),
@@ -373,7 +392,7 @@ mod tests {
     fn all_options_at_once() {
         let options = options(
             "devd -F -p /run/d.pid --run-dir /r --log /l --log-level debug --xenstore /s --script-dir /a --hooks builtin --antispoof \
-             --script-dir=/b --qemu /q --init-timeout 3 --hook-timeout 4 --max-hooks 5 \
+             --script-dir=/b --image-dir /dev --image-dir /srv/images/ --qemu /q --init-timeout 3 --hook-timeout 4 --max-hooks 5 \
              --linger 6 --dry-run --once --notify-fd 7",
         );
         let expected = Options {
@@ -386,6 +405,7 @@ mod tests {
             hooks: Preference::Builtin,
             antispoof: true,
             script_dirs: vec!["/a".into(), "/b".into()],
+            image_dirs: vec!["/dev".into(), "/srv/images/".into()],
             qemu: Qemu::Path("/q".into()),
             init_timeout: Duration::from_secs(3),
             hook_timeout: Duration::from_secs(4),
@@ -409,6 +429,8 @@ mod tests {
             ("devd --hooks mine", "mine"),
             ("devd --qemu /q --no-qemu", "--no-qemu"),
             ("devd --no-qemu --qemu /q", "--no-qemu"),
+            ("devd --image-dir /srv/../etc", "--image-dir"),
+            ("devd --image-dir /srv --hooks script", "--hooks script"),
             ("devd --frobnicate", "--frobnicate"),
             ("devd serve", "serve"),
             ("devd -F demo", "demo"),

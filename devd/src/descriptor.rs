@@ -120,7 +120,7 @@ pub(crate) fn set_strict(socket: &OwnedFd) {
 }
 
 /// `struct loop_info64` of `include/uapi/linux/loop.h`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub(crate) struct LoopInfo {
     /// The device and the inode of the file behind it.

@@ -13,6 +13,7 @@ use xs_client::{Client, Error};
 
 use crate::builtin::{Builtins, Limiter, Next};
 use crate::choice::{Choice, Chooser};
+use crate::cli::Options;
 use crate::clock::micros_since;
 use crate::hook::Script;
 use crate::orphans::Orphan;
@@ -62,10 +63,11 @@ struct Added {
 }
 
 impl Hooks {
-    pub(crate) fn new(chooser: Chooser, antispoof: bool, poller: &Poller) -> io::Result<Self> {
-        let builtins = Builtins::new(antispoof)?;
+    pub(crate) fn new(chooser: Chooser, options: &Options, poller: &Poller) -> io::Result<Self> {
+        let builtins = Builtins::new(options)?;
         poller.add(builtins.as_fd(), Source::Builtins)?;
-        let limiter = if antispoof { Some(Limiter::new()?) } else { None };
+        let limits = options.antispoof && !options.dry_run;
+        let limiter = if limits { Some(Limiter::new()?) } else { None };
         if let Some(limiter) = &limiter {
             poller.add(limiter.as_fd(), Source::Builtins)?;
         }

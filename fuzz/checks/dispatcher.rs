@@ -1,4 +1,4 @@
-//! The dispatcher among people who do anything, in any order: every action that it asks for is
+//! The dispatcher among people who do anything, in any order: what it asks for is always
 //! possible, and when all devices are gone it knows of none.
 //!
 //! The input: a byte of settings, then operations of one to four bytes.
@@ -52,7 +52,7 @@ impl Bytes<'_> {
     }
 }
 
-/// An item, chosen by a byte.
+/// One of several, by a byte.
 fn pick<T: Copy>(from: impl IntoIterator<Item = T>, byte: u8) -> Option<T> {
     let from: Vec<T> = from.into_iter().collect();
     from.get(usize::from(byte) % from.len().max(1)).copied()
@@ -204,7 +204,7 @@ impl People {
         };
         let believed = self.dispatcher.service(domid);
         if believed == Some(ServiceState::Starting) && !self.qemus.contains(&domid) {
-            return; // The QEMU has not even been started.
+            return; // It has not even been started.
         }
         if event != ServiceEvent::Ready {
             self.qemus.remove(&domid);
@@ -243,7 +243,7 @@ impl People {
         }
     }
 
-    /// Answers that the dispatcher has not asked for change nothing.
+    /// What nobody has asked for changes nothing.
     fn stray(&mut self, bytes: &mut Bytes<'_>) {
         let key = bytes.key();
         let before: Vec<_> = self.dispatcher.devices().collect();
@@ -345,7 +345,7 @@ impl People {
         }
     }
 
-    /// Ends all devices, hooks and QEMUs; the dispatcher then knows of none.
+    /// All devices, hooks and QEMUs end: nothing is left.
     fn end_the_world(&mut self) {
         if self.closing {
             return;

@@ -31,7 +31,7 @@ fn obvious(path: &[u8]) -> Option<BackendPath<'_>> {
     if first != b"backend" {
         return None;
     }
-    // At most five parts: the rest behind the device's number is one name, slashes included.
+    // At most five: what is behind the device's number is one name, whatever is in it.
     let parts: Vec<&[u8]> = relative.splitn(5, |byte| *byte == b'/').collect();
     let Some(name) = parts.get(1) else { return Some(BackendPath::Backend) };
     let Some(kind) = Kind::ALL.iter().find(|kind| kind.name().as_bytes() == *name) else {

@@ -26,7 +26,7 @@ pub(crate) fn check(input: &[u8]) {
     assert_eq!(Reply::parse(kind, &bytes), Ok(reply));
 }
 
-/// Bytes behind the token are no part of the event.
+/// What is behind the token is no part of the event.
 fn check_event(payload: &[u8]) {
     assert!(Reply::parse(MessageType::WatchEvent, payload).is_err());
     let Ok(event) = WatchEvent::parse(payload) else { return };

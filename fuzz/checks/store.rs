@@ -1,6 +1,5 @@
-//! The embedded store among clients that send anything. The store answers every whole request
-//! once and in order, closes a connection that breaks the protocol, and its counts are right in the
-//! end.
+//! The embedded store among clients that send anything: it answers every whole request once,
+//! in order, closes who breaks the protocol, and has lost count of nothing in the end.
 //!
 //! The input: segments of a byte that says whose and which, a byte of length, and so many
 //! bytes, which are a request's type, transaction and payload, or just bytes.
@@ -25,7 +24,7 @@ const QUOTA: Quota = Quota {
 
 const DOMAINS: [u16; 4] = [0, 7, 7, 9];
 
-/// The bytes to send wait for a segment of the same client without this bit.
+/// What there is to send waits for a segment of the same client without this.
 const KEEP: u8 = 8;
 /// The bytes are not a request but go as they are.
 const RAW: u8 = 4;
@@ -157,8 +156,7 @@ impl Site {
         }
     }
 
-    /// Checks the store's counts of a domain: the domain gets as many more nodes and watches as its
-    /// quotas leave.
+    /// The store counts what a domain has: it may have as much more as its quotas leave.
     fn check_quotas(&mut self, peer: usize) {
         let domid = DOMAINS[peer];
         for peer in (0..DOMAINS.len()).filter(|peer| DOMAINS[*peer] == domid) {

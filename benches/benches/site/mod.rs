@@ -1,5 +1,5 @@
-//! The place where whole daemons are measured: the daemon as a process, the cheapest hook there
-//! can be, and devices as the toolstack makes them.
+//! What whole daemons are measured in: the daemon as a process, the cheapest hook there can
+//! be, and devices as the toolstack makes them.
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses its part of it")]
 
@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A measurement that takes longer hangs.
+/// Nothing here takes longer, unless it hangs.
 pub const LIMIT: Duration = Duration::from_secs(300);
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -78,7 +78,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts the daemon. Its output goes to the file `said`.
+    /// What it says goes to the file.
     pub fn start(mut command: Command, said: &Path) -> Result<Self> {
         let said = fs::File::create(said)?;
         command.stdin(Stdio::null()).stdout(said.try_clone()?).stderr(said);

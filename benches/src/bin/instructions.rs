@@ -4,7 +4,7 @@
 //!     cargo run --release -p benches --bin instructions             compares: 1 if it is more
 //!     cargo run --release -p benches --bin instructions -- update   writes the counts down
 //!
-//! Unlike times, counts do not depend on the speed of the machine or on its other work. Counts do
+//! Counts do not depend on how fast the machine is or what else it does, as times do. They do
 //! depend on the compiler, and a little on the C library's choice of a `memcpy`.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use benches::life::Lives;
 use benches::{Shuffled, any_device, devices, events};
 use devd_core::{BackendPath, Domid, Registry};
 
-/// A name, a function that repeats its work a number of times, and that number for a measurement.
+/// What does a thing so many times, and how often a measurement does it.
 type Workload = (&'static str, fn(u32), u32);
 
 const WORKLOADS: [Workload; 4] = [
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs one workload, for valgrind to count.
+/// What valgrind is to look at.
 fn run(name: &str, count: &str) -> ExitCode {
     let workload = WORKLOADS.iter().find(|(known, ..)| *known == name);
     let (Some((_, workload, _)), Ok(count)) = (workload, count.parse()) else {
@@ -91,7 +91,7 @@ fn run(name: &str, count: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The content of the file.
+/// What stands in the file.
 struct Record {
     rustc: String,
     architecture: String,
@@ -110,7 +110,7 @@ impl Record {
     fn count() -> Result<Self, String> {
         let mut counts = BTreeMap::new();
         for (name, _, times) in WORKLOADS {
-            // The difference leaves out the start of the program, which both counts include.
+            // What starting takes is in both.
             let (once, twice) = (instructions(name, times)?, instructions(name, 2 * times)?);
             counts.insert(name.to_owned(), ((twice - once) / f64::from(times)).round());
         }
@@ -160,7 +160,7 @@ impl Record {
     }
 }
 
-/// The instructions that a run of the program executes.
+/// All that the program executes.
 fn instructions(name: &str, count: u32) -> Result<f64, String> {
     let own = env::current_exe().map_err(|error| format!("this program: {error}"))?;
     let output = Command::new("valgrind")

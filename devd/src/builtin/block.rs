@@ -16,8 +16,8 @@ use super::failure::{Failure, Step};
 use super::file_id::FileId;
 use super::image::{Image, ImageKind};
 use super::local_use::{self, LocalUse};
-use super::loop_device::{self, LoopDevice, SECTOR};
-use super::{Made, Success, thread};
+use super::loop_device::{self, Candidate, LoopDevice, SECTOR};
+use super::{Made, Success};
 use crate::descriptor;
 use crate::shown;
 
@@ -48,10 +48,8 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// See [`LoopDevice::keep_if_young`].
-    pub(crate) fn keep_if_young(&self) {
-        if let Some(device) = &self.device {
-            device.keep_if_young();
-        }
+    pub(crate) fn keep_if_young(&self) -> Option<impl FnOnce() + Send + use<>> {
+        self.device.as_ref()?.keep_if_young()
     }
 
     /// The kernel must still have this.
@@ -87,7 +85,8 @@ impl Attach {
         if self.mode != Mode::Read && number.is_read_only() {
             return Err(self.read_only(path));
         }
-        let claim = self.claim(path, &claims::of_device(number))?;
+        let file = loop_device::file_name(number.disk().unwrap_or(number));
+        let claim = self.claim(path, &claims::of_device(number), file.as_deref())?;
         let hold = self.check_local_use(path, &image.own_path(), number)?;
         if let Some(attached) = self.attached.filter(|attached| *attached != number) {
             return Err(stuck(attached, path));
@@ -117,10 +116,14 @@ impl Attach {
         }
         let id = FileId::of(&image.metadata);
         let whole = (Identity::File(id), Extent::Whole);
-        let claim = self.claim(path, &[whole])?;
+        let claim = self.claim(path, &[whole], Some(path))?;
         // Mounted here by a loop device? Not if nobody has it open.
         if self.mode != Mode::Shared && !descriptor::is_alone(&file, !read_only) {
-            for number in loop_device::all_of(id) {
+            for candidate in loop_device::all_of(id, path, &self.claims.all_held()) {
+                let number = match candidate {
+                    Candidate::Has(number) => number,
+                    Candidate::MayHave(number) => return Err(unanswered(path, number)),
+                };
                 let device = PathBuf::from(format!("/dev/{}", number.name().unwrap_or_default()));
                 self.check_local_use(path, &device, number)?;
             }
@@ -173,11 +176,27 @@ impl Attach {
         Success { made, ..success(Path::new(&name), number, Some(name.clone().into())) }
     }
 
-    fn claim(&self, path: &Path, identities: &[(Identity, Extent)]) -> Result<Claim, Failure> {
-        self.claims.claim(self.key, self.mode, identities).map_err(|Conflict(other, theirs)| {
+    fn claim(
+        &self,
+        path: &Path,
+        identities: &[(Identity, Extent)],
+        file: Option<&Path>,
+    ) -> Result<Claim, Failure> {
+        self.claims.claim(self.key, self.mode, identities, file).map_err(|conflict| {
+            let (other, theirs, has) = match conflict {
+                Conflict::Has(other, theirs) => (other, theirs, "has"),
+                Conflict::MayHave(other, theirs) => (other, theirs, "may have"),
+            };
+            let unknown = match conflict {
+                Conflict::Has(..) => "",
+                Conflict::MayHave(..) => {
+                    "; the server of that guest's file does not answer, so which file it is \
+                     is not known"
+                }
+            };
             Failure::new(format!(
-                "guest {} has {} already, {} ({other}); guest {} cannot have it {}, unless its mode \
-                 is w!",
+                "guest {} {has} {} already, {} ({other}); guest {} cannot have it {}, unless its \
+                 mode is w!{unknown}",
                 other.domid,
                 shown::path(path),
                 theirs.words(),
@@ -219,6 +238,15 @@ impl Attach {
         let words = self.mode.words();
         Failure::new(format!("{} is read-only and cannot be used {words}", shown::path(path)))
     }
+}
+
+fn unanswered(path: &Path, number: DeviceNumber) -> Failure {
+    let name = number.name().unwrap_or_default();
+    let path = shown::path(path);
+    Failure::new(format!(
+        "{path} may be mounted here by {name}: the server of that one's file does not answer, so \
+         which file it is is not known"
+    ))
 }
 
 /// Warns of a file that the guest does not see to its end. Xen's script attaches it too.
@@ -287,7 +315,17 @@ impl Found {
         let loop_number = self.loop_number();
         let (params, seen, claims) = (self.params.clone(), self.seen.clone(), claims.clone());
         Some(move || {
-            let file = loop_number.and_then(|number| find_file(key, number, &params));
+            let owner = loop_number.map(|number| (number, backing::owner(key, number, &params)));
+            // The removal hook drops its own before it frees the loop device: that one is not lost.
+            let is_attached = Arc::strong_count(&seen) > 1;
+            let file = match owner {
+                Some((_, Owner::Device(file))) => Some(file),
+                Some((number, owner)) if is_attached => {
+                    tell_owner(key, number, &params, &owner);
+                    None
+                }
+                Some(_) | None => None,
+            };
             let hold = if mode == Mode::Write && loop_number.is_some() == file.is_some() {
                 hold_found(key, number, &claims)
             } else {
@@ -356,10 +394,10 @@ fn left_alone(why: String) -> Success {
     Success { notes: vec![why], ..Success::default() }
 }
 
-/// The file of a disk that another has attached; the log tells of one that it has not.
-fn find_file(key: DeviceKey, number: DeviceNumber, params: &Path) -> Option<FileId> {
-    match backing::owner(key, number, params) {
-        Owner::Device(file) => return Some(file),
+/// Tells the log of a disk in use whose loop device is not its own.
+fn tell_owner(key: DeviceKey, number: DeviceNumber, params: &Path, owner: &Owner) {
+    match owner {
+        Owner::Device(_) => {}
         Owner::Nobody | Owner::OtherDevice => log::error!(
             "{key}: its loop device has lost its file: detach the disk and attach it again"
         ),
@@ -367,11 +405,10 @@ fn find_file(key: DeviceKey, number: DeviceNumber, params: &Path) -> Option<File
             "{key}: behind {} is {}, not {}: was params changed, or the loop device taken for \
              something else? Look at what the guest reads; the loop device is left alone",
             number.name().unwrap_or_default(),
-            shown::path(&file),
+            shown::path(file),
             shown::path(params)
         ),
     }
-    None
 }
 
 /// Takes a guest's disk for itself, as the daemon that attached it had it.
@@ -390,13 +427,5 @@ fn hold_found(key: DeviceKey, number: DeviceNumber, claims: &Claims) -> Option<A
             log::warn!("{key}: cannot keep others from {}: {error}", path.display());
             None
         }
-    }
-}
-
-/// Does the looks at disks that were found, in a thread: a file's server may not answer.
-pub(crate) fn look_at(looks: Vec<impl FnOnce() + Send + 'static>) {
-    let looked = thread::spawn(|| looks.into_iter().for_each(|look| look()));
-    if let Err(error) = looked {
-        log::error!("cannot see whether loop devices have their files: {error}");
     }
 }

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devd_core::DeviceKey;
 
 use super::device_number::DeviceNumber;
 use super::file_id::FileId;
+use super::file_system::{FileSystem, FileSystems};
 use super::loop_device;
+use super::place::Place;
 
 /// What a disk is, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,44 +72,25 @@ impl Mode {
     }
 }
 
-/// Where a disk is whose identity is not known yet.
-#[derive(Clone, Debug)]
-pub(crate) enum Place {
-    Device(DeviceNumber),
-    /// A file or a block device.
-    Path(PathBuf),
-}
-
-impl Place {
-    /// Asks the kernel; that may take as long as the file's server does not answer.
-    fn identities(&self) -> Vec<(Identity, Extent)> {
-        match self {
-            Self::Device(number) => of_device(*number),
-            Self::Path(path) => match std::fs::metadata(path) {
-                Ok(file) if file.is_file() => {
-                    vec![(Identity::File(FileId::of(&file)), Extent::Whole)]
-                }
-                Ok(file) => of_device(DeviceNumber(file.rdev())),
-                Err(_) => Vec::new(),
-            },
-        }
-    }
-}
-
 /// What a block device is: itself, and the file behind it, or a part of both if it is a
-/// partition.
+/// partition. The file's server is asked for its file.
 pub(crate) fn of_device(number: DeviceNumber) -> Vec<(Identity, Extent)> {
-    let mut identities = vec![(Identity::Device(number), Extent::Whole)];
-    let (disk, extent) = match number.disk() {
-        None => (number, Extent::Whole),
-        Some(disk) => {
-            identities.push((Identity::Device(disk), Extent::Part));
-            (disk, Extent::Part)
-        }
+    let mut identities = of_block_device(number);
+    let (disk, extent) = match *identities {
+        [_, (Identity::Device(disk), extent)] => (disk, extent),
+        _ => (number, Extent::Whole),
     };
     if disk.is_loop() {
         identities.extend(loop_device::backing(disk).map(|file| (Identity::File(file), extent)));
     }
+    identities
+}
+
+/// The same without the file: a block device is itself, and a part of its disk if it is a
+/// partition.
+pub(crate) fn of_block_device(number: DeviceNumber) -> Vec<(Identity, Extent)> {
+    let mut identities = vec![(Identity::Device(number), Extent::Whole)];
+    identities.extend(number.disk().map(|disk| (Identity::Device(disk), Extent::Part)));
     identities
 }
 
@@ -119,7 +101,7 @@ pub(crate) struct Claims(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     table: Mutex<Table>,
-    /// Notified when nobody looks for identities any more.
+    /// Notified when an identity was found.
     resolved: Condvar,
 }
 
@@ -131,9 +113,18 @@ struct Table {
     /// The block devices that the daemon has for itself, for guests that alone write them.
     held: HashMap<DeviceNumber, Weak<File>>,
     /// Disks in use of which it is not known yet what they are.
-    places: Vec<(DeviceKey, Mode, Place)>,
-    /// Threads that look for that.
-    resolving: usize,
+    unresolved: HashMap<DeviceKey, Unresolved>,
+    /// How many of those there were so far.
+    notes: u64,
+}
+
+/// A disk in use of which it is not known yet what it is.
+#[derive(Debug)]
+struct Unresolved {
+    mode: Mode,
+    place: Place,
+    /// Tells it from another of the same device.
+    note: u64,
 }
 
 #[derive(Debug)]
@@ -166,10 +157,14 @@ impl Drop for Claim {
 
 /// Another guest's device that stands in the way, and how it uses the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Conflict(pub(crate) DeviceKey, pub(crate) Mode);
+pub(crate) enum Conflict {
+    /// It has the disk.
+    Has(DeviceKey, Mode),
+    /// It may have the disk: both are files of one file system, whose server has not answered.
+    MayHave(DeviceKey, Mode),
+}
 
-/// How long a thread waits for another that looks for identities. One that hangs must not keep
-/// all disks waiting.
+/// How long a claim waits until it is known what the disks are that may be the same.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Claims {
@@ -177,37 +172,76 @@ impl Claims {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims a disk for a device.
+    /// Claims a disk for a device; `file` is the path of its file without links, if it has one.
     pub(crate) fn claim(
         &self,
         key: DeviceKey,
         mode: Mode,
         identities: &[(Identity, Extent)],
+        file: Option<&Path>,
     ) -> Result<Claim, Conflict> {
-        self.resolve();
+        let deadline = Instant::now() + PATIENCE;
+        let mut file_system = None;
         let mut table = self.table();
-        for (identity, extent) in identities {
-            let new = User { key, mode, extent: *extent };
-            let mut users = table.users.get(identity).into_iter().flatten();
-            if let Some(other) = users.find(|user| user.excludes(&new)) {
-                return Err(Conflict(other.key, other.mode));
+        loop {
+            if let Some(conflict) = table.user(key, mode, identities) {
+                return Err(conflict);
             }
+            if table.unresolved.is_empty() {
+                break;
+            }
+            // Other threads need the table meanwhile; this is done once.
+            let (mounted, own) = file_system.get_or_insert_with(|| {
+                let mounted = FileSystems::read();
+                let own = file.and_then(|file| mounted.of(file));
+                (mounted, own)
+            });
+            let rival = table.rival(key, mode, identities, mounted, own.as_ref());
+            let Some(conflict) = rival else { break };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if matches!(conflict, Conflict::Has(..)) || left.is_zero() {
+                return Err(conflict);
+            }
+            let waited = self.0.resolved.wait_timeout(table, left);
+            table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         table.insert(key, mode, identities);
         drop(table);
         Ok(Claim { claims: self.clone(), key })
     }
 
-    /// Takes note of a disk in use that something else has set up.
-    pub(crate) fn note(&self, key: DeviceKey, mode: Mode, place: Place) -> Claim {
-        self.table().places.push((key, mode, place));
-        Claim { claims: self.clone(), key }
+    /// Takes note of a disk in use that something else has set up. The work finds out what the
+    /// disk is, in a thread of its own: the server of its file may not answer.
+    pub(crate) fn note(
+        &self,
+        key: DeviceKey,
+        mode: Mode,
+        place: Place,
+    ) -> (Claim, impl FnOnce() + Send + use<>) {
+        let mut table = self.table();
+        table.release(key);
+        table.notes += 1;
+        let note = table.notes;
+        table.unresolved.insert(key, Unresolved { mode, place: place.clone(), note });
+        drop(table);
+        let claims = self.clone();
+        let resolve = move || {
+            let identities = place.identities();
+            let mut table = claims.table();
+            // The device may be gone, or another one by now.
+            if table.unresolved.get(&key).is_some_and(|unresolved| unresolved.note == note) {
+                table.insert(key, mode, &identities);
+            }
+            drop(table);
+            claims.0.resolved.notify_all();
+        };
+        (Claim { claims: self.clone(), key }, resolve)
     }
 
     /// Has this device a claim, or a note of one?
     pub(crate) fn knows(&self, key: DeviceKey) -> bool {
         let table = self.table();
-        table.disks.contains_key(&key) || table.places.iter().any(|(other, ..)| *other == key)
+        table.disks.contains_key(&key) || table.unresolved.contains_key(&key)
     }
 
     /// Has the block device for itself as long as one of its disks has the hold.
@@ -227,36 +261,58 @@ impl Claims {
         let held = table.held.iter().filter(|(_, hold)| hold.strong_count() > 0);
         held.map(|(number, _)| *number).collect()
     }
-
-    /// Finds out what the disks are of which that is not known.
-    fn resolve(&self) {
-        let mut table = self.table();
-        let places = std::mem::take(&mut table.places);
-        if places.is_empty() {
-            let busy = |table: &mut Table| table.resolving > 0;
-            let waited = self.0.resolved.wait_timeout_while(table, PATIENCE, busy);
-            drop(waited);
-            return;
-        }
-        table.resolving += 1;
-        // So that one that is released meanwhile is not claimed afterwards.
-        places.iter().for_each(|(key, ..)| {
-            table.disks.insert(*key, Vec::new());
-        });
-        drop(table);
-        for (key, mode, place) in places {
-            let identities = place.identities();
-            let mut table = self.table();
-            if table.disks.contains_key(&key) {
-                table.insert(key, mode, &identities);
-            }
-        }
-        self.table().resolving -= 1;
-        self.0.resolved.notify_all();
-    }
 }
 
 impl Table {
+    /// A user of the disk that stands in the way.
+    fn user(
+        &self,
+        key: DeviceKey,
+        mode: Mode,
+        identities: &[(Identity, Extent)],
+    ) -> Option<Conflict> {
+        identities.iter().find_map(|(identity, extent)| {
+            let new = User { key, mode, extent: *extent };
+            let mut users = self.users.get(identity).into_iter().flatten();
+            let other = users.find(|user| user.excludes(&new))?;
+            Some(Conflict::Has(other.key, other.mode))
+        })
+    }
+
+    /// A disk that stands in the way, of those that are not resolved. `file_system` is that of
+    /// the new disk's file: a file of another one is another file.
+    fn rival(
+        &self,
+        key: DeviceKey,
+        mode: Mode,
+        identities: &[(Identity, Extent)],
+        mounted: &FileSystems,
+        file_system: Option<&FileSystem>,
+    ) -> Option<Conflict> {
+        let mut may_have = None;
+        for (other, unresolved) in &self.unresolved {
+            let excludes = |extent, new_extent| {
+                let user = User { key: *other, mode: unresolved.mode, extent };
+                user.excludes(&User { key, mode, extent: new_extent })
+            };
+            if !excludes(Extent::Whole, Extent::Whole) {
+                continue;
+            }
+            let is_same = |(identity, extent): &(Identity, Extent)| {
+                let mut new = identities.iter().filter(|(new, _)| new == identity);
+                new.any(|(_, new_extent)| excludes(*extent, *new_extent))
+            };
+            if unresolved.place.known().iter().any(is_same) {
+                return Some(Conflict::Has(*other, unresolved.mode));
+            }
+            let same_file_system = || unresolved.place.file_system(mounted).as_ref() == file_system;
+            if file_system.is_some() && same_file_system() {
+                may_have = Some(Conflict::MayHave(*other, unresolved.mode));
+            }
+        }
+        may_have
+    }
+
     fn insert(&mut self, key: DeviceKey, mode: Mode, identities: &[(Identity, Extent)]) {
         self.release(key);
         for (identity, extent) in identities {
@@ -266,7 +322,7 @@ impl Table {
     }
 
     fn release(&mut self, key: DeviceKey) {
-        self.places.retain(|(other, ..)| *other != key);
+        self.unresolved.remove(&key);
         for identity in self.disks.remove(&key).into_iter().flatten() {
             if let Some(users) = self.users.get_mut(&identity) {
                 users.retain(|user| user.key != key);
@@ -319,13 +375,13 @@ mod tests {
             (Shared, Read, false),
         ] {
             let claims = Claims::default();
-            let _first = claims.claim(disk(1, 0), first, &[DISK]).unwrap();
-            let second = claims.claim(disk(2, 0), second, &[DISK]);
-            assert_eq!(second.as_ref().err(), refused.then_some(&Conflict(disk(1, 0), first)));
+            let _first = claims.claim(disk(1, 0), first, &[DISK], None).unwrap();
+            let second = claims.claim(disk(2, 0), second, &[DISK], None);
+            assert_eq!(second.as_ref().err(), refused.then_some(&Conflict::Has(disk(1, 0), first)));
         }
         let claims = Claims::default();
-        let _first = claims.claim(disk(1, 0), Write, &[DISK]).unwrap();
-        claims.claim(disk(1, 1), Write, &[DISK]).expect("the same guest may");
+        let _first = claims.claim(disk(1, 0), Write, &[DISK], None).unwrap();
+        claims.claim(disk(1, 1), Write, &[DISK], None).expect("the same guest may");
     }
 
     #[test]
@@ -334,39 +390,61 @@ mod tests {
             [(Identity::Device(DeviceNumber(number)), Extent::Whole), (FILE, Extent::Part)]
         };
         let claims = Claims::default();
-        let first = claims.claim(disk(1, 0), Mode::Write, &part(1)).unwrap();
-        let second = claims.claim(disk(2, 0), Mode::Write, &part(2)).expect("another partition");
-        assert!(claims.claim(disk(3, 0), Mode::Write, &part(2)).is_err(), "the same");
-        assert!(claims.claim(disk(3, 0), Mode::Read, &[DISK]).is_err(), "both of them");
+        let first = claims.claim(disk(1, 0), Mode::Write, &part(1), None).unwrap();
+        let second =
+            claims.claim(disk(2, 0), Mode::Write, &part(2), None).expect("another partition");
+        assert!(claims.claim(disk(3, 0), Mode::Write, &part(2), None).is_err(), "the same");
+        assert!(claims.claim(disk(3, 0), Mode::Read, &[DISK], None).is_err(), "both of them");
         drop((first, second));
-        let _whole = claims.claim(disk(3, 0), Mode::Write, &[DISK]).unwrap();
-        assert!(claims.claim(disk(1, 0), Mode::Read, &part(1)).is_err(), "a part of it");
+        let _whole = claims.claim(disk(3, 0), Mode::Write, &[DISK], None).unwrap();
+        assert!(claims.claim(disk(1, 0), Mode::Read, &part(1), None).is_err(), "a part of it");
     }
 
     #[test]
     fn a_claim_ends_with_whoever_holds_it_and_nothing_is_left_of_it() {
         let claims = Claims::default();
-        let first = claims.claim(disk(1, 0), Mode::Write, &[DISK]).unwrap();
-        assert!(claims.claim(disk(2, 0), Mode::Write, &[DISK]).is_err());
+        let first = claims.claim(disk(1, 0), Mode::Write, &[DISK], None).unwrap();
+        assert!(claims.claim(disk(2, 0), Mode::Write, &[DISK], None).is_err());
         assert!(!claims.knows(disk(2, 0)), "the one that was refused has none");
         drop(first);
-        drop(claims.claim(disk(2, 0), Mode::Write, &[DISK]).unwrap());
+        drop(claims.claim(disk(2, 0), Mode::Write, &[DISK], None).unwrap());
         assert!(claims.table().users.is_empty() && claims.table().disks.is_empty());
     }
 
     #[test]
-    fn a_disk_that_was_only_noted_is_looked_at_before_the_next_claim() {
+    fn unresolved_disk_refuses_files_of_its_file_system_only() {
         let claims = Claims::default();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("disk");
         std::fs::write(&path, "").unwrap();
-        let place = Place::Path(path.clone());
-        let note = claims.note(disk(1, 0), Mode::Write, place.clone());
-        assert!(claims.knows(disk(1, 0)));
+        let place = Place::path(path.clone());
         let identities = place.identities();
-        let refused = claims.claim(disk(2, 0), Mode::Read, &identities).unwrap_err();
-        assert_eq!(refused, Conflict(disk(1, 0), Mode::Write));
+        let (note, resolve) = claims.note(disk(1, 0), Mode::Write, place);
+        assert!(claims.knows(disk(1, 0)));
+        let claim = |file| claims.claim(disk(2, 0), Mode::Read, &identities, file);
+        let another = path.with_file_name("another");
+        let refused = claim(Some(&another)).unwrap_err();
+        assert_eq!(refused, Conflict::MayHave(disk(1, 0), Mode::Write));
+        drop(claim(Some(Path::new("/proc/version"))).unwrap());
+        drop(claim(None).unwrap());
+        claims.claim(disk(1, 1), Mode::Write, &identities, Some(&path)).expect("its own guest");
+        resolve();
+        let refused = claim(Some(&path)).unwrap_err();
+        assert_eq!(refused, Conflict::Has(disk(1, 0), Mode::Write));
         drop(note);
-        claims.claim(disk(2, 0), Mode::Read, &identities).unwrap();
+        drop(claim(Some(&path)).unwrap());
+    }
+
+    #[test]
+    fn unresolved_block_device_is_known_by_its_number() {
+        let claims = Claims::default();
+        let number = DeviceNumber(1);
+        let (note, resolve) = claims.note(disk(1, 0), Mode::Write, Place::Device(number));
+        let same = [(Identity::Device(number), Extent::Whole)];
+        let refused = claims.claim(disk(2, 0), Mode::Read, &same, None).unwrap_err();
+        assert_eq!(refused, Conflict::Has(disk(1, 0), Mode::Write));
+        drop(note);
+        resolve();
+        claims.claim(disk(2, 0), Mode::Read, &same, None).expect("a note that ended");
     }
 }

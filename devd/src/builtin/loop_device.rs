@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use devd_core::DeviceKey;
@@ -15,6 +15,8 @@ use super::claims::Mode;
 use super::device_number::DeviceNumber;
 use super::failure::{Failure, Step};
 use super::file_id::FileId;
+use super::file_system::FileSystems;
+use super::thread;
 use crate::descriptor::{self, LoopInfo};
 use crate::shown;
 
@@ -31,6 +33,8 @@ pub(crate) const TAG: &[u8] = b"devd ";
 pub(crate) const NOTED_LEN: usize = 63;
 /// By then blkback has long opened a device that it was told of.
 const YOUTH: Duration = Duration::from_secs(10);
+/// How long the kernel may take to tell which file is behind a loop device.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How often somebody else may be faster in taking the free device.
 const TRIES: u32 = 64;
 
@@ -43,6 +47,8 @@ const TRIES: u32 = 64;
 pub(crate) struct LoopDevice {
     device: Arc<File>,
     made: Instant,
+    key: DeviceKey,
+    mode: Mode,
     pub(crate) path: PathBuf,
     pub(crate) number: DeviceNumber,
     pub(crate) direct_io: bool,
@@ -79,6 +85,8 @@ impl LoopDevice {
                     return Ok(Self {
                         device: Arc::new(device),
                         made: Instant::now(),
+                        key,
+                        mode,
                         path,
                         number,
                         direct_io,
@@ -106,18 +114,18 @@ impl LoopDevice {
     }
 
     /// The daemon ends. A device that blkback may not have opened yet is to stay all the same;
-    /// the next daemon frees it, as it does those of scripts.
-    pub(crate) fn keep_if_young(&self) {
-        if self.made.elapsed() > YOUTH {
-            return;
-        }
-        let kept = descriptor::loop_info(&self.device).and_then(|mut info| {
+    /// the next daemon frees it, as it does those of scripts. The kernel waits for what is being
+    /// read and written, so the work is for a thread of its own.
+    pub(crate) fn keep_if_young(&self) -> Option<impl FnOnce() + Send + use<>> {
+        let is_young = self.made.elapsed() <= YOUTH;
+        let (device, path) = (self.device.clone(), self.path.clone());
+        let mut info = wanted(self.key, self.mode);
+        is_young.then_some(move || {
             info.flags &= !LO_FLAGS_AUTOCLEAR;
-            descriptor::set_loop_info(&self.device, &info)
-        });
-        if let Err(error) = kept {
-            log::warn!("{}: cannot make it stay: {error}", self.path.display());
-        }
+            if let Err(error) = descriptor::set_loop_info(&device, &info) {
+                log::warn!("{}: cannot make it stay: {error}", path.display());
+            }
+        })
     }
 }
 
@@ -180,9 +188,21 @@ pub(crate) fn noted_name(info: &LoopInfo) -> &[u8] {
     info.file_name.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// All loop devices that this file is behind.
-pub(crate) fn all_of(file: FileId) -> Vec<DeviceNumber> {
+/// A loop device that a file may be behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Candidate {
+    /// The file is behind it.
+    Has(DeviceNumber),
+    /// The file may be behind it: the kernel has not answered in time.
+    MayHave(DeviceNumber),
+}
+
+/// The loop devices that this file is or may be behind. `known` are left out, and so are those
+/// whose file lies on another file system: a file whose server is away must not stop others.
+pub(crate) fn all_of(file: FileId, path: &Path, known: &[DeviceNumber]) -> Vec<Candidate> {
     let Ok(devices) = fs::read_dir("/sys/block") else { return Vec::new() };
+    let mounted = FileSystems::read();
+    let own = mounted.of(path);
     let numbers = devices.flatten().filter_map(|entry| {
         let name = entry.file_name();
         if !name.as_bytes().starts_with(b"loop") || !entry.path().join("loop").exists() {
@@ -190,7 +210,39 @@ pub(crate) fn all_of(file: FileId) -> Vec<DeviceNumber> {
         }
         Some(DeviceNumber(fs::metadata(Path::new("/dev").join(name)).ok()?.rdev()))
     });
-    numbers.filter(|number| backing(*number) == Some(file)).collect()
+    let near = numbers.filter(|number| {
+        let name = file_name(*number);
+        !known.contains(number) && name.is_some_and(|name| mounted.of(&name) == own)
+    });
+    let candidates = near.filter_map(|number| match ask(number) {
+        Some(behind) => (behind == Some(file)).then_some(Candidate::Has(number)),
+        None => Some(Candidate::MayHave(number)),
+    });
+    candidates.collect()
+}
+
+/// The loop devices that threads wait for.
+static ASKED: Mutex<Vec<DeviceNumber>> = Mutex::new(Vec::new());
+
+/// Asks which file is behind a loop device, in a thread of its own; `None` if there is no answer
+/// in time. One that has not answered yet is not asked again.
+fn ask(number: DeviceNumber) -> Option<Option<FileId>> {
+    let asked = || ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+    if asked().contains(&number) {
+        return None;
+    }
+    asked().push(number);
+    let (sender, receiver) = mpsc::channel();
+    let answer = move || {
+        let answer = backing(number);
+        asked().retain(|other| *other != number);
+        let _ = sender.send(answer);
+    };
+    if thread::spawn(answer).is_err() {
+        asked().retain(|other| *other != number);
+        return None;
+    }
+    receiver.recv_timeout(PATIENCE).ok()
 }
 
 /// The name of the file behind a loop device as it is now; ` (deleted)` is behind that of one

@@ -15,6 +15,7 @@ mod claims;
 mod device_number;
 mod failure;
 mod file_id;
+mod file_system;
 mod firewall;
 mod image;
 #[cfg(test)]
@@ -25,6 +26,7 @@ mod local_use;
 mod loop_device;
 mod mounts;
 mod netlink;
+mod place;
 mod request;
 mod result;
 mod route;
@@ -38,7 +40,10 @@ mod vif_route;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Kind, Time, Verb};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -54,6 +59,7 @@ pub(crate) use self::upkeep::Channel;
 use self::upkeep::{DiskUpkeep, Upkeep};
 use self::vif::Interface;
 
+use crate::cli::Options;
 use crate::clock::micros_since;
 
 /// A hook that is part of the daemon.
@@ -182,6 +188,9 @@ impl Success {
     }
 }
 
+/// How long loop devices that are to stay keep the daemon from its end.
+const TO_KEEP: Duration = Duration::from_secs(1);
+
 /// A run that has begun and has not been given up.
 #[derive(Debug)]
 struct Running {
@@ -209,6 +218,8 @@ const ADOPTED_AT_ONCE: usize = 16;
 pub(crate) struct Builtins {
     /// Are guests to send as the addresses in `ip` only (`--antispoof`)?
     antispoof: bool,
+    /// Where disks must lie; anywhere if there is none.
+    image_dirs: Arc<[PathBuf]>,
     threads: Threads,
     running: HashMap<RunId, Running>,
     /// What is in place; the second pass of a network interface's hook has its own.
@@ -230,14 +241,15 @@ pub(crate) struct Builtins {
 }
 
 impl Builtins {
-    pub(crate) fn new(antispoof: bool) -> std::io::Result<Self> {
+    pub(crate) fn new(options: &Options) -> std::io::Result<Self> {
         // Each disk in a file takes a descriptor, and so does each QEMU.
         if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
         }
         let threads = Threads::new()?;
         Ok(Self {
-            antispoof,
+            antispoof: options.antispoof && !options.dry_run,
+            image_dirs: options.image_dirs.clone().into(),
             upkeep: Upkeep::new(threads.wake()),
             disk_upkeep: DiskUpkeep::new(threads.wake()),
             threads,
@@ -281,7 +293,14 @@ impl Builtins {
         }
         let job = match verb {
             Verb::Add => {
-                let job = request::attach(builtin, hook, client, &self.claims, self.antispoof)?;
+                let job = request::attach(
+                    builtin,
+                    hook,
+                    client,
+                    &self.claims,
+                    &self.image_dirs,
+                    self.antispoof,
+                )?;
                 job.map(|job| match self.made.remove(&(key, tap)) {
                     // What another has begun is for this run to end.
                     Some(Made::FoundDisk(_)) | None => job,
@@ -520,10 +539,32 @@ impl Builtins {
 
     /// The daemon ends: what is in place stays.
     pub(crate) fn handle_end(&self) {
-        for made in self.made.values() {
-            if let Made::Disk(disk) = made {
-                disk.keep_if_young();
+        let (ended, end) = mpsc::channel::<()>();
+        let disks = self.made.values().filter_map(|made| match made {
+            Made::Disk(disk) => disk.keep_if_young(),
+            Made::Interface(_)
+            | Made::FoundInterface { .. }
+            | Made::Rules(_)
+            | Made::FoundDisk(_) => None,
+        });
+        let works = disks.map(|keep| -> thread::Work {
+            let ended = ended.clone();
+            Box::new(move || {
+                keep();
+                drop(ended);
+            })
+        });
+        let works: Vec<_> = works.collect();
+        if works.is_empty() {
+            return;
+        }
+        drop(ended);
+        match thread::spawn_each(works) {
+            Ok(()) if end.recv_timeout(TO_KEEP) == Err(RecvTimeoutError::Timeout) => {
+                log::warn!("a disk's file does not answer: a guest may lose a disk that is new");
             }
+            Ok(()) => {}
+            Err(error) => log::error!("cannot make new loop devices stay: {error}"),
         }
     }
 
@@ -537,18 +578,25 @@ impl Builtins {
             return Ok(());
         }
         let keys: Vec<_> = self.unread.iter().copied().collect();
-        let mut looks = Vec::new();
+        let mut looks: Vec<thread::Work> = Vec::new();
         for (key, disk) in request::disks(client, &keys)? {
-            self.noted.insert(key, self.claims.note(key, disk.mode, disk.place));
+            let (claim, resolve) = self.claims.note(key, disk.mode, disk.place);
+            self.noted.insert(key, claim);
+            looks.push(Box::new(resolve));
             let Some(found) = disk.found else { continue };
             if let Entry::Vacant(entry) = self.made.entry((key, false)) {
-                looks.extend(found.look(&self.claims));
+                if let Some(look) = found.look(&self.claims) {
+                    looks.push(Box::new(look));
+                }
                 entry.insert(Made::FoundDisk(found));
                 self.disk_upkeep.add();
             }
         }
         if !looks.is_empty() {
-            block::look_at(looks);
+            let started = thread::spawn_each(looks);
+            if let Err(error) = started {
+                log::error!("cannot look at the disks that are in use: {error}");
+            }
         }
         self.unread.clear();
         Ok(())

@@ -8,18 +8,18 @@ use super::device_number::DeviceNumber;
 
 /// One line of `mountinfo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mount<'a> {
+pub(crate) struct Mount<'a> {
     /// The number of the file system's device.
-    device: &'a str,
+    pub(crate) device: &'a str,
     /// Where it is; a space is `\040`.
-    place: &'a str,
+    pub(crate) place: &'a str,
     source: &'a str,
     /// The file system is read-only, not this mount alone.
     read_only: bool,
 }
 
 impl<'a> Mount<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
+    pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(' ');
         let device = fields.nth(2)?;
         let place = fields.nth(1)?;

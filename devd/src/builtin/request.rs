@@ -11,10 +11,11 @@ use xs_proto::ErrorCode;
 
 use super::antispoof::{self, Antispoof};
 use super::bridge_vlan::Vlans;
-use super::claims::{Claims, Mode, Place};
+use super::claims::{Claims, Mode};
 use super::device_number::DeviceNumber;
 use super::failure::Failure;
 use super::firewall::Protection;
+use super::place::Place;
 use super::route::Network;
 use super::served::{Served, SharedServed};
 use super::vif::Interface;
@@ -31,6 +32,7 @@ pub(super) fn attach(
     hook: &Hook<'_>,
     client: &mut Client,
     claims: &Claims,
+    image_dirs: &Arc<[PathBuf]>,
     asked: bool,
 ) -> Result<Result<Job, Failure>, Error> {
     Ok(match builtin {
@@ -82,7 +84,7 @@ pub(super) fn attach(
                 mode,
                 attached: DeviceNumber::parse(&attached),
                 claims: claims.clone(),
-                image_dirs: Arc::default(),
+                image_dirs: image_dirs.clone(),
             }))
         }
     })
@@ -188,7 +190,7 @@ pub(super) fn served_before(
     client: &mut Client,
     asked: bool,
 ) -> Result<Result<ServedBefore, Failure>, Error> {
-    let job = attach(builtin, hook, client, &Claims::default(), asked)?;
+    let job = attach(builtin, hook, client, &Claims::default(), &Arc::default(), asked)?;
     let [error, node] = read(client, hook.key, ["hotplug-error", antispoof::NODE])?;
     let (antispoof, served) = match job {
         Ok(Job::Bridge(attach)) => {
@@ -242,7 +244,7 @@ pub(super) fn disks(
             // As in aio:/srv/disk or qcow2:/srv/disk; the image's format is QEMU's affair.
             (Kind::Qdisk, _) => match params.iter().position(|byte| *byte == b'/') {
                 Some(at) => {
-                    NotedDisk { mode, place: Place::Path(path(&params[at..])), found: None }
+                    NotedDisk { mode, place: Place::path(path(&params[at..])), found: None }
                 }
                 None => continue,
             },

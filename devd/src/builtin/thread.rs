@@ -3,8 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use devd_core::DeviceKey;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -26,6 +27,31 @@ pub(crate) fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let _ = mask.thread_set_mask();
     }
     started.map(drop)
+}
+
+/// Work that may sleep in the kernel.
+pub(crate) type Work = Box<dyn FnOnce() + Send>;
+
+/// How long a piece of work keeps the next one waiting.
+const APART: Duration = Duration::from_millis(100);
+
+/// Does these one after the other, in threads of their own: one that hangs does not keep the
+/// others waiting.
+pub(crate) fn spawn_each(works: Vec<Work>) -> io::Result<()> {
+    spawn(move || {
+        for work in works {
+            let (ended, end) = mpsc::channel::<()>();
+            let started = spawn(move || {
+                work();
+                drop(ended);
+            });
+            match started {
+                // An error is the work's end, or the time is up.
+                Ok(()) => drop(end.recv_timeout(APART)),
+                Err(error) => log::error!("cannot look at a disk that is in use: {error}"),
+            }
+        }
+    })
 }
 
 /// A run of a built-in hook.

@@ -167,9 +167,13 @@ impl<'a> Daemon<'a> {
         let inheritance = Inheritance { xenstore: options.xenstore.clone(), token: token(options) };
         let log_dir = options.log.as_deref().and_then(Path::parent).map(Path::to_owned);
         let log_dir = log_dir.unwrap_or_else(|| PathBuf::from("/var/log/xen"));
-        let chooser = Chooser::new(options.hooks, options.script_dirs.clone(), inheritance.clone());
-        let antispoof = options.antispoof && !options.dry_run;
-        let hooks = patiently(|| Hooks::new(chooser.clone(), antispoof, &poller))
+        let chooser = Chooser::new(
+            options.hooks,
+            options.script_dirs.clone(),
+            !options.image_dirs.is_empty(),
+            inheritance.clone(),
+        );
+        let hooks = patiently(|| Hooks::new(chooser.clone(), options, &poller))
             .map_err(|error| StartError::system("hear of built-in hooks", error))?;
         let mut daemon = Self {
             options,

@@ -5,16 +5,21 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{process, wait_for};
+use super::{fuse, process, wait_for};
 
 /// Where daemons of this user keep their locks.
 fn run_dir() -> PathBuf {
     let user = nix::unistd::Uid::effective();
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{user}"))
 }
+
+/// How long a daemon may take to die.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A daemon that runs in the foreground. One that is dropped is killed.
 #[derive(Debug)]
@@ -94,6 +99,14 @@ impl Devd {
 impl Drop for Devd {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that waits for a file of this test ends when that one's server does.
+        let begin = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if begin.elapsed() > PATIENCE {
+                fuse::abort_all();
+                let _ = self.child.wait();
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

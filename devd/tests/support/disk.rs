@@ -11,11 +11,21 @@ pub fn file(path: &Path, len: u64) {
     fs::File::create(path).unwrap().set_len(len).unwrap();
 }
 
-/// What `losetup` says of the loop devices that this file is behind: one line each.
+/// The loop devices that this file is behind, one line each: name, read-only, autoclear, direct
+/// I/O, file. `losetup` would ask the server of every file of the machine's loop devices.
 pub fn loops(path: &Path) -> Vec<String> {
-    let options = "-n -O NAME,RO,AUTOCLEAR,DIO,BACK-FILE --raw -j";
-    let text = run("losetup", &format!("{options} {}", path.display()));
-    text.lines().map(str::to_owned).collect()
+    let devices = fs::read_dir("/sys/block").unwrap().flatten();
+    let lines = devices.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let file = behind(&name).filter(|file| is_or_was(file, path))?;
+        let value = |node| fs::read_to_string(entry.path().join(node)).unwrap_or_default();
+        let [ro, autoclear, dio] = ["ro", "loop/autoclear", "loop/dio"].map(value);
+        let [ro, autoclear, dio] = [ro.trim(), autoclear.trim(), dio.trim()];
+        Some(format!("/dev/{name} {ro} {autoclear} {dio} {file}"))
+    });
+    let mut lines: Vec<_> = lines.collect();
+    lines.sort();
+    lines
 }
 
 /// The loop device that the file is behind, if there is exactly one.
@@ -64,9 +74,16 @@ pub fn behind(name: &str) -> Option<String> {
     Some(file.trim_end_matches('\n').to_owned())
 }
 
-/// Is it this file, be it deleted?
+/// The inode behind a loop device, as `losetup` shows it.
+pub fn inode_behind(name: &str) -> Option<u64> {
+    let output = Command::new("losetup").args(["-n", "-O", "BACK-INO", "--raw", name]).output();
+    String::from_utf8(output.unwrap().stdout).unwrap().trim().parse().ok()
+}
+
+/// Is it this file, be it deleted, or its file system unmounted?
 fn is_or_was(file: &str, path: &Path) -> bool {
-    Path::new(file.trim_end_matches(" (deleted)")) == path
+    let file = Path::new(file.trim_end_matches(" (deleted)"));
+    file == path || file.parent() == Some(Path::new("/")) && file.file_name() == path.file_name()
 }
 
 fn free(name: &str) {

@@ -6,6 +6,7 @@
 //! * [`Kernel`]: the driver domain's backends.
 //! * [`Devd`]: the daemon.
 //! * [`disk`]: loop devices.
+//! * [`fuse`]: a file system that can stop answering.
 //! * [`hostile`]: what no toolstack writes.
 //! * [`network`]: a network namespace with real interfaces.
 //! * [`Stage`]: one life after the other, for mishaps to happen in; [`Failing`]: mishaps of the
@@ -21,6 +22,7 @@ mod daemon;
 mod device;
 pub mod disk;
 mod failing;
+pub mod fuse;
 pub mod hanging;
 pub mod hostile;
 mod kernel;
