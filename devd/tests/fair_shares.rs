@@ -38,10 +38,12 @@ fn reconnect(world: &World, device: &Device) {
     world.set(device, "state", "2");
 }
 
-/// Attaches and detaches a disk; the time until it is served.
-fn live(world: &World, device: &Device) -> Duration {
+/// Attaches and detaches a disk; the time until it is served. `attached` is run when the disk is in
+/// the store.
+fn live(world: &World, device: &Device, attached: impl FnOnce()) -> Duration {
     world.attach(device);
     let begin = Instant::now();
+    attached();
     while world.node(device, "hotplug-status").as_deref() != Some("connected") {
         assert!(begin.elapsed() < Duration::from_secs(60), "the disk is not served");
         thread::sleep(Duration::from_millis(1));
@@ -124,7 +126,7 @@ fn measure(max_hooks: &str, qemus: u64, time: Duration) -> Outcome {
     start_qemus(&world, qemus);
 
     let disk = Device::vbd(4, 51712).with("state", "2");
-    let quiet = (0..5).map(|_| live(&world, &disk)).collect();
+    let quiet = (0..5).map(|_| live(&world, &disk, || {})).collect();
 
     let loud_ones: Vec<Device> =
         (0..INTERFACES).map(|devid| Device::vif(3, devid).with("state", "2")).collect();
@@ -157,8 +159,8 @@ fn measure(max_hooks: &str, qemus: u64, time: Duration) -> Outcome {
         let lives = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let (mut times, mut ahead) = (Vec::new(), 0);
             while begin.elapsed() < time {
-                let before = of_loud(&world);
-                times.push(live(&world, &disk));
+                let mut before = 0;
+                times.push(live(&world, &disk, || before = of_loud(&world)));
                 let runs = world.runs();
                 let own = runs
                     .iter()
