@@ -27,7 +27,7 @@ fn daemon(name: &str, store: &Xenstored) -> Process {
         command.arg(directory).arg(DOMID.to_string());
         command
     } else {
-        let mut command = Devd::command();
+        let mut command = Devd::command(directory);
         command.args(["-F", "--hooks", "builtin"]);
         command.env("XENSTORED_PATH", directory.join("dom7.sock"));
         command

@@ -248,7 +248,7 @@ fn stopped_reader_of_the_log_delays_neither_devices_nor_sigterm() {
         .unwrap();
     while log.write(&[b'\n'; 4096]).is_ok() {}
 
-    let mut whole = Devd::command();
+    let mut whole = Devd::command(&world.file(""));
     whole.args(["-F", "--log-level", "debug", "--xenstore"]).arg(world.socket());
     whole.arg("--script-dir").arg(world.scripts());
     let fifo = world.file("log");

@@ -203,7 +203,7 @@ fn the_script_is_found_by_its_name_in_the_directories_alone() {
 fn a_directory_of_hooks_that_is_missing_is_named_with_the_option() {
     let world = World::new();
     let _kernel = world.kernel();
-    let mut command = Devd::command();
+    let mut command = Devd::command(&world.file(""));
     let nowhere = world.file("nowhere");
     command.arg("-F").arg("--xenstore").arg(world.socket());
     command.arg("--log").arg(world.file("devd.log"));

@@ -79,7 +79,7 @@ fn a_file_has_a_line_for_whatever_is_told() {
 
 /// The daemon without a file to log to.
 fn to_standard_error(world: &World) -> Command {
-    let mut command = Devd::command();
+    let mut command = Devd::command(&world.file(""));
     command.arg("-F").arg("--xenstore").arg(world.socket());
     command.arg("--script-dir").arg(world.scripts());
     command.args(["--log-level", "debug", "--linger", "0", "--no-qemu"]);

@@ -169,7 +169,7 @@ fn a_dry_run_beside_a_daemon_leaves_its_hooks_and_qemus_alone() {
 fn neither_needs_the_background() {
     let world = World::new();
     for options in [&["--once"][..], &["--dry-run", "--once"]] {
-        let mut command = support::Devd::command();
+        let mut command = support::Devd::command(&world.file(""));
         command.arg("--xenstore").arg(world.socket()).arg("--log").arg(world.file("log"));
         command.args(options);
         let mut devd = world.spawn(command);

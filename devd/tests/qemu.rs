@@ -5,7 +5,9 @@ mod support;
 use std::fs;
 
 use nix::sys::signal::Signal;
-use support::{Device, Later, World, process, wait_until};
+use support::{DOMID, Device, Later, World, process, wait_until};
+use xs_client::embedded::{Fault, Moment};
+use xs_proto::MessageType;
 
 /// Nothing of the guest's QEMU is left in the store.
 fn assert_no_nodes(world: &World, guest: u16) {
@@ -248,6 +250,26 @@ fn an_adopted_qemu_that_dies_is_noticed_too() {
     world.wait_logged("is its QEMU");
     process::signal(world.qemus(3)[0], Signal::SIGKILL);
     world.wait_refused(&device);
+}
+
+#[test]
+fn nodes_of_an_ended_qemu_go_though_the_connection_breaks() {
+    for node in ["qdisk-backend-pid", "device-model/3"] {
+        for moment in [Moment::BeforeRequest, Moment::BeforeReply, Moment::AfterReply] {
+            let world = World::new();
+            let qemu = world.qemu();
+            let _devd = world.devd(&["--linger", "0", "--qemu", &qemu]);
+            let device = Device::qdisk(3, 51712);
+            world.attach(&device);
+            world.wait_connected(&device);
+            let cut = Fault::disconnect(moment).on(MessageType::Rm).of_domain(DOMID);
+            let cut = world.store.inject(cut.at(|path| path.ends_with(node.as_bytes())));
+            world.detach(&device);
+            world.wait_gone(&device);
+            wait_until("the cut", || cut.strikes() == 1);
+            assert_no_nodes(&world, 3);
+        }
+    }
 }
 
 #[test]

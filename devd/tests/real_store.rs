@@ -29,7 +29,7 @@ fn a_xenstored_that_is_killed_and_started_again_is_found_and_served() {
     let hook = scripts.path().join("hook");
     fs::write(&hook, HOOK).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = Devd::command();
+    let mut command = Devd::command(store.path());
     command.arg("-F").arg("--script-dir").arg(scripts.path());
     command.env("XENSTORED_PATH", store.socket());
     let said = store.path().join("said");

@@ -99,7 +99,7 @@ fn calls(daemon: &str, scripts: &Path) -> Vec<Call> {
         command.arg(&directory).arg(DOMID.to_string());
         command
     } else {
-        let mut command = Devd::command();
+        let mut command = Devd::command(&directory);
         command.arg("-F").arg("--script-dir").arg(scripts);
         command.env("XENSTORED_PATH", directory.join("dom7.sock"));
         command

@@ -17,7 +17,9 @@ use xs_proto::{ErrorCode, MessageType};
 
 /// Runs the program, which has no store, to its end.
 fn run(options: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stdout, stderr } = Devd::command().args(options).output().unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Devd::command(home.path());
+    let Output { status, stdout, stderr } = command.args(options).output().unwrap();
     (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
 }
 
@@ -156,7 +158,7 @@ fn a_notification_fd_that_is_not_open_is_an_error() {
 
 /// The daemon without `-F`.
 fn in_background(world: &World, options: &[&str]) -> Command {
-    let mut command = Devd::command();
+    let mut command = Devd::command(&world.file(""));
     command.arg("--xenstore").arg(world.socket()).arg("--script-dir").arg(world.scripts());
     command.arg("--log").arg(world.file("devd.log")).arg("--pidfile").arg(world.file("pid"));
     command.args(options);
@@ -241,7 +243,7 @@ fn in_the_background_standard_error_follows_the_log() {
 fn in_the_background_relative_paths_are_those_of_the_command() {
     let world = World::new();
     let _kernel = world.kernel();
-    let mut command = Devd::command();
+    let mut command = Devd::command(&world.file(""));
     command.current_dir(world.file("")).env("XENSTORED_PATH", "store");
     command.args(["--script-dir", "scripts", "--log", "devd.log", "--pidfile", "pid", "--"]);
     let output = command.output().unwrap();
@@ -332,7 +334,7 @@ fn old_udev_rules_are_told_to_stay_away() {
 fn the_store_may_be_named_by_the_environment() {
     let world = World::new();
     let _kernel = world.kernel();
-    let mut command = Devd::command();
+    let mut command = Devd::command(&world.file(""));
     command.arg("-F").arg("--script-dir").arg(world.scripts());
     command.arg("--log").arg(world.file("devd.log")).env("XENSTORED_PATH", world.socket());
     let _devd = world.spawn(command);

@@ -235,7 +235,7 @@ fn what_fails_on_its_way_to_the_background_is_said_by_the_command() {
     ] {
         let world = World::new();
         let pidfile = world.file("devd.pid");
-        let mut command = Devd::command();
+        let mut command = Devd::command(&world.file(""));
         command.arg("--xenstore").arg(world.socket()).arg("--script-dir").arg(world.scripts());
         command.arg("--log").arg(world.file("log/devd.log")).arg("--pidfile").arg(&pidfile);
         let failing = Failing::new(world.file("fault"));

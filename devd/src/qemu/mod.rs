@@ -207,8 +207,11 @@ impl Qemus {
         poller: &Poller,
         now: Time,
     ) -> Result<Option<ServiceEvent>, Error> {
+        let mut left = false;
         for questions in [&mut self.due, &mut self.refused] {
+            let before = questions.leftovers.len();
             questions.leftovers.retain(|leftover| leftover.domid != domid);
+            left |= questions.leftovers.len() < before;
         }
         if self.processes.contains_key(&domid) {
             return self.look(client, domid, now);
@@ -226,7 +229,7 @@ impl Qemus {
             return Ok(None);
         }
         let Some(qemu) = self.found.take_qemu(domid, note) else {
-            if note.is_some() {
+            if note.is_some() || left {
                 self.remove_nodes(client, domid, now)?;
             }
             return Ok(Some(ServiceEvent::Absent));
@@ -647,8 +650,9 @@ impl Qemus {
         }
     }
 
+    /// The process id goes last: as long as the store has it, the next daemon removes both.
     fn remove_nodes(&mut self, client: &mut Client, domid: Domid, now: Time) -> Result<(), Error> {
-        let nodes = [pid_node(domid), format!("device-model/{domid}")];
+        let nodes = [format!("device-model/{domid}"), pid_node(domid)];
         let removed =
             nodes.map(|node| self.remove(client, Leftover { domid, node, tries: 0 }, now));
         removed.into_iter().collect()

@@ -2,8 +2,9 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,12 +12,6 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::{fuse, process, wait_for};
-
-/// Where daemons of this user keep their locks.
-fn run_dir() -> PathBuf {
-    let user = nix::unistd::Uid::effective();
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("run-{user}"))
-}
 
 /// How long a daemon may take to die.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,8 +23,9 @@ pub struct Devd {
 }
 
 impl Devd {
-    /// The program, in an environment that says nothing about stores and supervisors.
-    pub fn command() -> Command {
+    /// The program, in an environment that says nothing about stores and supervisors. Its run
+    /// directory is in `home`: a daemon that is killed leaves its lock there.
+    pub fn command(home: &Path) -> Command {
         const DEVD: &str = env!("CARGO_BIN_EXE_devd");
         let mut command = match env::var("DEVD_TEST_UNDER") {
             Ok(words) => Self::under(words.split(' '), &Command::new(DEVD)),
@@ -38,7 +34,9 @@ impl Devd {
         for variable in ["XENSTORED_PATH", "NOTIFY_SOCKET", "JOURNAL_STREAM"] {
             command.env_remove(variable);
         }
-        command.env("DEVD_RUN_DIR", run_dir());
+        let locks = home.join("locks");
+        DirBuilder::new().mode(0o700).recursive(true).create(&locks).unwrap();
+        command.env("DEVD_RUN_DIR", locks);
         command.stdin(Stdio::null());
         command
     }

@@ -102,7 +102,7 @@ impl World {
 impl World {
     /// The daemon for this store, in the foreground.
     pub fn command(&self, options: &[&str]) -> Command {
-        let mut command = Devd::command();
+        let mut command = Devd::command(self.directory.path());
         command.arg("-F").arg("--xenstore").arg(self.socket());
         command.arg("--script-dir").arg(self.scripts());
         command.arg("--log").arg(self.file("devd.log"));
