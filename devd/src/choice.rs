@@ -62,9 +62,15 @@ impl Chooser {
             }
             Preference::Script => script().map(Choice::Script),
             Preference::Auto => match (script(), builtin()) {
-                (Err(HookFailure::NotFound | HookFailure::BadName), Some(builtin)) => {
-                    Ok(Choice::Builtin(builtin))
-                }
+                (
+                    Err(
+                        HookFailure::NotFound
+                        | HookFailure::NotExecutable
+                        | HookFailure::NoInterpreter
+                        | HookFailure::BadName,
+                    ),
+                    Some(builtin),
+                ) => Ok(Choice::Builtin(builtin)),
                 (script, _) => script.map(Choice::Script),
             },
             Preference::Builtin => match builtin() {
@@ -92,10 +98,26 @@ impl Chooser {
                         );
                     }
                 }
-                Choice::Builtin(_) => log::info!("hook {shown}: built in"),
+                Choice::Builtin(_) => {
+                    log::info!("hook {shown}: built in");
+                    self.warn_of_unused_script(OsStr::from_bytes(name));
+                }
             }
         }
         Ok(choice)
+    }
+
+    /// A script is there, and `--hooks auto` does without it, which its owner may not expect.
+    fn warn_of_unused_script(&self, name: &OsStr) {
+        let shown = shown::value(name.as_bytes());
+        let why = match hook::find(name, &self.directories) {
+            Err(HookFailure::NotExecutable) => "it is not executable (chmod +x)",
+            Err(HookFailure::NoInterpreter) => "the program that its first line names is missing",
+            _ => return,
+        };
+        if self.preference == Preference::Auto {
+            log::warn!("hook {shown}: the script of that name is not used: {why}");
+        }
     }
 }
 
@@ -105,7 +127,7 @@ impl Chooser {
         let script = hook::find(OsStr::from_bytes(hook::usual(Kind::Vbd)), &self.directories);
         match self.preference {
             Preference::Script => false,
-            Preference::Auto => self.confined || script.is_none(),
+            Preference::Auto => self.confined || script.is_err(),
             Preference::Builtin => true,
         }
     }

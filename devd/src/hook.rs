@@ -4,7 +4,8 @@
 //! `libxl__get_hotplug_script_info` in `tools/libs/light/libxl_linux.c`).
 
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -29,15 +30,15 @@ impl Script {
     ///
     /// # Errors
     ///
-    /// The name is none, or there is no such program in the directories; or the value of
-    /// `gatewaydev` fits no environment.
+    /// The name is none, or there is no such program in the directories, or it cannot be
+    /// executed; or the value of `gatewaydev` fits no environment.
     pub(crate) fn new(
         hook: &Hook<'_>,
         directories: &[PathBuf],
         inheritance: &Inheritance,
     ) -> Result<Self, HookFailure> {
         let name = file_name(hook.script).ok_or(HookFailure::BadName)?;
-        let path = find(name, directories).ok_or(HookFailure::NotFound)?;
+        let path = find(name, directories)?;
         if hook.gatewaydev.contains(&0) {
             return Err(HookFailure::BadGateway);
         }
@@ -67,19 +68,58 @@ pub(crate) const fn usual(kind: Kind) -> &'static [u8] {
 }
 
 /// The name of the file at the end of the node's value.
-fn file_name(script: &[u8]) -> Option<&OsStr> {
+pub(crate) fn file_name(script: &[u8]) -> Option<&OsStr> {
     let name = script.rsplit(|byte| *byte == b'/').next()?;
     let usable = !matches!(name, b"" | b"." | b"..") && !name.iter().any(u8::is_ascii_control);
     usable.then(|| OsStr::from_bytes(name))
 }
 
 /// The first program of this name in the directories.
-pub(crate) fn find(name: &OsStr, directories: &[PathBuf]) -> Option<PathBuf> {
-    directories.iter().map(|directory| directory.join(name)).find(|path| is_program(path))
+///
+/// # Errors
+///
+/// There is none, or only files that are not executable; or the system has nothing to run it with.
+pub(crate) fn find(name: &OsStr, directories: &[PathBuf]) -> Result<PathBuf, HookFailure> {
+    let mut failure = HookFailure::NotFound;
+    for path in directories.iter().map(|directory| directory.join(name)) {
+        let Ok(file) = fs::metadata(&path) else { continue };
+        if !file.is_file() {
+            continue;
+        }
+        if file.permissions().mode() & 0o111 == 0 {
+            failure = HookFailure::NotExecutable;
+            continue;
+        }
+        return match interpreter(&path) {
+            Some(interpreter) if is_missing(&interpreter) => Err(HookFailure::NoInterpreter),
+            _ => Ok(path),
+        };
+    }
+    Err(failure)
 }
 
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+fn is_missing(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// The program that the first line of a script names (`#!`), if it names one.
+pub(crate) fn interpreter(script: &Path) -> Option<PathBuf> {
+    words_of(&first_line(script)?).next().map(PathBuf::from)
+}
+
+/// The first line of a script, without `#!`; empty if it does not begin so. `None`: the file cannot
+/// be read.
+pub(crate) fn first_line(script: &Path) -> Option<Vec<u8>> {
+    let mut begin = Vec::new();
+    // As much as the kernel reads of it.
+    File::open(script).ok()?.take(256).read_to_end(&mut begin).ok()?;
+    let line = begin.strip_prefix(b"#!").unwrap_or_default();
+    Some(line.split(|byte| *byte == b'\n').next().unwrap_or_default().to_owned())
+}
+
+pub(crate) fn words_of(line: &[u8]) -> impl Iterator<Item = &OsStr> {
+    let words = line.split(|byte| matches!(byte, b' ' | b'\t'));
+    words.filter(|word| !word.is_empty()).map(OsStr::from_bytes)
 }
 
 /// The arguments behind the program's name.
@@ -188,6 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn script_without_its_interpreter_is_no_program() {
+        let directory = tempfile::tempdir().unwrap();
+        let directories = [directory.path().to_owned()];
+        let find = |text: &str| {
+            fs::write(program(directory.path(), "block"), text).unwrap();
+            super::find(OsStr::new("block"), &directories).map(drop)
+        };
+        assert_eq!(find("#!/bin/sh -e\n"), Ok(()));
+        assert_eq!(find("#! /bin/sh"), Ok(()));
+        assert_eq!(find("#!/no/such/shell\n"), Err(HookFailure::NoInterpreter));
+        // As an editor of another system writes it.
+        assert_eq!(find("#!/bin/sh\r\n"), Err(HookFailure::NoInterpreter));
+        for other in ["", "#!", "#!\n", "\x7fELF", "echo without a first line\n"] {
+            assert_eq!(find(other), Ok(()), "{other:?}");
+        }
+    }
+
+    #[test]
     fn only_programs_in_the_directories_are_ever_run() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let directories = [first.path().to_owned(), second.path().to_owned()];
@@ -204,7 +262,7 @@ mod tests {
         let own = program(first.path(), "block");
         assert_eq!(find(b"block"), Ok(own));
         assert_eq!(find(outside.as_os_str().as_bytes()), Err(HookFailure::NotFound));
-        assert_eq!(find(b"not-executable"), Err(HookFailure::NotFound));
+        assert_eq!(find(b"not-executable"), Err(HookFailure::NotExecutable));
         assert_eq!(find(b"directory"), Err(HookFailure::NotFound));
         assert_eq!(find(b"block; reboot"), Err(HookFailure::NotFound));
         assert_eq!(find(&[b'x'; 3000]), Err(HookFailure::NotFound));

@@ -48,6 +48,8 @@ pub(crate) enum Finished {
 pub(crate) struct Hooks {
     chooser: Chooser,
     running: HashMap<Pid, Running>,
+    /// What scripts wrote last whose end nobody has asked for yet.
+    last_lines: HashMap<DeviceKey, String>,
     builtins: Builtins,
     /// The last run of each device's add hook, until that is told of.
     added: HashMap<DeviceKey, Added>,
@@ -71,8 +73,8 @@ impl Hooks {
         if let Some(limiter) = &limiter {
             poller.add(limiter.as_fd(), Source::Builtins)?;
         }
-        let (running, added) = (HashMap::new(), HashMap::new());
-        Ok(Self { chooser, running, builtins, added, limiter })
+        let (running, added, last_lines) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Ok(Self { chooser, running, last_lines, builtins, added, limiter })
     }
 
     /// What would be run.
@@ -91,6 +93,7 @@ impl Hooks {
         client: &mut Client,
         poller: &mut Poller,
     ) -> Result<Result<(), HookFailure>, Error> {
+        self.last_lines.remove(&hook.key);
         let choice = match self.chooser.choose_and_tell(hook) {
             Ok(choice) => choice,
             Err(failure) => return Ok(Err(failure)),
@@ -314,6 +317,7 @@ impl Hooks {
         }
         if let Some(output) = &mut running.output {
             output.finish(|line| log::info!("{key}: hook: {line}"));
+            self.last_lines.extend(output.last_line().map(|line| (key, line)));
         }
         let end = match exit() {
             Exit::Code(0) => HookEnd::Success,
@@ -332,6 +336,19 @@ impl Hooks {
         };
         log::debug!("{key}: its {hook} {how}, after {} µs", micros_since(running.since));
         Some((key, end))
+    }
+
+    /// The failure of a device's hook, and what the hook wrote last.
+    pub(crate) fn explain(&mut self, key: DeviceKey, failure: String) -> String {
+        match self.last_lines.remove(&key) {
+            Some(line) => format!("{failure}; its last line: \"{line}\""),
+            None => failure,
+        }
+    }
+
+    /// The device is served, or gone: its hook has not failed.
+    pub(crate) fn forget_last_line(&mut self, key: DeviceKey) {
+        self.last_lines.remove(&key);
     }
 
     /// The devices whose hooks run.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::OFlag;
 
 use crate::process::set_nonblocking;
+use crate::shown;
 
 /// The most that one run of a hook gets into the log, in bytes.
 const CAP: usize = 64 * 1024;
@@ -23,6 +24,8 @@ pub(crate) struct Output {
     /// The hook's end. It stays open here, so that its last writer closing it wakes nobody: that
     /// the hook has ended is heard of by itself.
     theirs: OwnedFd,
+    /// The last whole line.
+    last: String,
     /// A line that has not come to its end.
     line: Vec<u8>,
     /// Bytes taken so far.
@@ -33,7 +36,7 @@ impl Output {
     pub(crate) fn new() -> io::Result<Self> {
         let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         set_nonblocking(&ours)?;
-        Ok(Self { ours: ours.into(), theirs, line: Vec::new(), taken: 0 })
+        Ok(Self { ours: ours.into(), theirs, last: String::new(), line: Vec::new(), taken: 0 })
     }
 
     /// The end to read from. The hook is to have it as well: so one that outlives the daemon is
@@ -73,6 +76,13 @@ impl Output {
         self.end_line(&mut log);
     }
 
+    /// The last line that was not empty, as it can be shown; `None` if there was none.
+    pub(crate) fn last_line(&self) -> Option<String> {
+        Some(self.last.trim())
+            .filter(|line| !line.is_empty())
+            .map(|line| shown::value(line.as_bytes()))
+    }
+
     fn split(&mut self, bytes: &[u8], log: &mut impl FnMut(&str)) {
         let room = CAP.saturating_sub(self.taken);
         self.taken += bytes.len();
@@ -93,7 +103,11 @@ impl Output {
 
     fn end_line(&mut self, log: &mut impl FnMut(&str)) {
         if !self.line.is_empty() {
-            log(&String::from_utf8_lossy(&self.line));
+            let line = String::from_utf8_lossy(&self.line);
+            log(&line);
+            if !line.trim().is_empty() {
+                self.last = line.into_owned();
+            }
             self.line.clear();
         }
     }

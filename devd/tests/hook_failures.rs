@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
 use support::{DOMID, Devd, Device, Later, World, process, wait_until};
@@ -104,7 +105,7 @@ fn a_network_hook_that_ends_well_without_a_word_has_failed() {
     let device = Device::vif(3, 0);
     world.attach(&device);
     let reason = world.wait_refused(&device);
-    assert!(reason.contains("without setting hotplug-status"), "{reason}");
+    assert!(reason.contains("did not write hotplug-status connected"), "{reason}");
 }
 
 #[test]
@@ -232,4 +233,74 @@ fn no_more_hooks_run_at_once_than_are_allowed() {
         assert!(running <= 4, "{}", order());
     }
     assert_eq!(world.runs().len(), 50);
+}
+
+#[test]
+fn failed_hook_is_quoted_with_its_last_line() {
+    let world = World::new();
+    world.hook("vif-bridge", "echo begin; printf '\\033[31mno such bridge\\n\\n' >&2; exit 3");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    let expected = "/etc/xen/scripts/vif-bridge failed with exit code 3; its last line: \
+                    \"\\u{1b}[31mno such bridge\"";
+    assert_eq!(world.wait_refused(&device), expected);
+    world.wait_logged(&format!("backend/vif/3/0: not served: {expected}"));
+    // The next failure has a line of its own, or none.
+    world.hook("vif-bridge", "exit 4");
+    wait_until("another reason", || {
+        world.node(&device, "hotplug-error").is_some_and(|reason| reason.ends_with("exit code 4"))
+    });
+}
+
+#[test]
+fn silent_failure_of_a_hook_that_did_well_is_quoted_too() {
+    let world = World::new();
+    world.hook("vif-bridge", "echo nothing to do");
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    let device = Device::vif(3, 0);
+    world.attach(&device);
+    let reason = world.wait_refused(&device);
+    assert!(reason.contains("did not write hotplug-status"), "{reason}");
+    assert!(reason.ends_with("; its last line: \"nothing to do\""), "{reason}");
+}
+
+#[test]
+fn script_that_cannot_be_run_says_why() {
+    let world = World::new();
+    let path = world.scripts().join("vif-bridge");
+    let name = path.display().to_string();
+    let _kernel = world.kernel();
+    let _devd = world.devd(&["--hooks", "script"]);
+    let mut device = Device::vif(3, 0);
+    let mut reason_of = |mode, text: &str| {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        device.devid += 1;
+        world.attach(&device);
+        world.wait_refused(&device)
+    };
+    let shell = "#!/bin/sh\n";
+    assert_eq!(reason_of(0o644, shell), format!("{name} is not executable: chmod +x {name}"));
+    let missing = "which its first line names and which is missing: install it";
+    let reason = reason_of(0o755, "#!/no/such/shell\n");
+    assert_eq!(reason, format!("{name} needs /no/such/shell, {missing}"));
+    let reason = reason_of(0o755, "#!/bin/sh\r\n");
+    assert_eq!(reason, format!("{name} needs /bin/sh\\r, {missing}"));
+    let reason = reason_of(0o755, "exit 0\n");
+    assert!(reason.contains("its first line must name an interpreter"), "{reason}");
+}
+
+#[test]
+fn unusable_script_is_replaced_by_the_built_in_hook_with_a_warning() {
+    let world = World::new();
+    let path = world.scripts().join("vif-bridge");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let _kernel = world.kernel();
+    let _devd = world.devd(&[]);
+    world.attach(&Device::vif(3, 0));
+    world.wait_logged("hook vif-bridge: built in");
+    world.wait_logged("the script of that name is not used: it is not executable (chmod +x)");
 }

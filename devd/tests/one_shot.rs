@@ -93,7 +93,9 @@ fn a_dry_run_says_what_would_be_done_and_changes_nothing() {
     let scripts = scripts.display();
     for line in [
         format!("backend/vif/3/1: would run {scripts}/vif-bridge online type_if=vif"),
-        "backend/vif/3/2: would report: the device has no script node".into(),
+        "backend/vif/3/2: would report: the device has no script node, which names its hook: the \
+         toolstack writes it"
+            .into(),
         "backend/vif/3/3: would report: no program named like not-there is in".into(),
         format!("backend/vif/3/5: would run {scripts}/vif-bridge offline type_if=vif"),
         format!("backend/vbd/3/51712: would run {scripts}/block add"),

@@ -365,14 +365,23 @@ fn without_driver_domain_in_the_config_the_disk_says_so_and_others_are_served() 
 
 #[test]
 fn a_qemu_that_is_missing_is_named() {
-    for options in [&["--no-qemu"][..], &["--qemu", "/no/such/qemu"]] {
+    for (options, named) in [
+        (&["--no-qemu"][..], "started with --no-qemu"),
+        (
+            &["--qemu", "/no/such/qemu"],
+            "no QEMU at /no/such/qemu: install one there, or correct --qemu",
+        ),
+        (
+            &["--qemu", "/dev/null"],
+            "cannot start /dev/null: Permission denied: it is not executable",
+        ),
+    ] {
         let world = World::new();
         let _devd = world.devd(options);
         let device = Device::qdisk(3, 51712);
         world.attach(&device);
         let reason = world.wait_refused(&device);
-        assert!(reason.contains("no QEMU"), "{reason}");
-        assert!(reason.contains("--qemu"), "{reason}");
+        assert!(reason.contains(named), "{reason}");
         world.detach(&device);
         world.wait_gone(&device);
     }

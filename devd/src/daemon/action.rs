@@ -59,7 +59,11 @@ impl Daemon<'_> {
                 let script = self.dispatcher.script(key).unwrap_or_default();
                 let mut text = said.unwrap_or_else(|| self.surroundings.reason(reason, script));
                 let writer = match reason {
-                    Reason::NoScript | Reason::NoType | Reason::Hook(_) => ErrorNode::Hook,
+                    Reason::Hook(_) => {
+                        text = self.hooks.explain(key, text);
+                        ErrorNode::Hook
+                    }
+                    Reason::NoScript | Reason::NoType => ErrorNode::Hook,
                     Reason::Service(_) | Reason::Lost => {
                         text = self.qemus.explain(key.domid, text);
                         ErrorNode::Daemon

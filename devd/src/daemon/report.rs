@@ -17,6 +17,7 @@ impl Daemon<'_> {
             }
             Notice::Attached => {
                 self.hooks.builtins().handle_disk(key);
+                self.hooks.forget_last_line(key);
                 log::info!("{key}: attached{}", self.attached_by(key));
             }
             Notice::Adopted => {
@@ -52,6 +53,7 @@ impl Daemon<'_> {
                 let said = self.hooks.builtins().take_words(key);
                 let script = self.dispatcher.script(key).unwrap_or_default();
                 let text = said.unwrap_or_else(|| self.surroundings.hook_failure(failure, script));
+                let text = self.hooks.explain(key, text);
                 log::warn!("{key}: its removal hook failed: {text}; the device goes all the same");
             }
             Notice::RemovalRefused => {
@@ -60,6 +62,7 @@ impl Daemon<'_> {
             Notice::Gone => {
                 self.hooks.take_added(key);
                 self.hooks.handle_gone(key);
+                self.hooks.forget_last_line(key);
                 log::info!("{key}: gone");
             }
         }

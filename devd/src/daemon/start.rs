@@ -187,6 +187,7 @@ impl<'a> Daemon<'a> {
                 hooks: options.hooks,
                 script_dirs: options.script_dirs.clone(),
                 hook_timeout: options.hook_timeout,
+                qemu: options.qemu.clone(),
             },
             client,
             poller,

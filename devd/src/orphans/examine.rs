@@ -21,6 +21,7 @@ use nix::unistd::{Pid, Uid};
 
 use super::{Criteria, Found, Orphan, OrphanedQemu};
 use crate::descriptor;
+use crate::hook;
 use crate::process::STORE_VARIABLE;
 use crate::token;
 
@@ -190,18 +191,14 @@ fn is_script(script: &Path, program: &Path, criteria: &Criteria) -> bool {
 
 /// The program that runs when this file is executed: the file, or what its first line names.
 fn interpreter(script: &Path) -> Option<PathBuf> {
-    let mut begin = Vec::new();
-    File::open(script).ok()?.take(256).read_to_end(&mut begin).ok()?;
-    let Some(line) = begin.strip_prefix(b"#!") else { return fs::canonicalize(script).ok() };
-    let line = line.split(|byte| *byte == b'\n').next()?;
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let path = Path::new(OsStr::from_bytes(words.next()?));
+    let line = hook::first_line(script)?;
+    let mut words = hook::words_of(&line);
+    let Some(path) = words.next().map(Path::new) else { return fs::canonicalize(script).ok() };
     if path.file_name() != Some(OsStr::new("env")) {
         return fs::canonicalize(path).ok();
     }
-    let name = words.find(|word| !word.starts_with(b"-"))?;
-    let mut paths =
-        SEARCH_PATH.iter().map(|directory| Path::new(directory).join(OsStr::from_bytes(name)));
+    let name = words.find(|word| !word.as_bytes().starts_with(b"-"))?;
+    let mut paths = SEARCH_PATH.iter().map(|directory| Path::new(directory).join(name));
     paths.find_map(|path| fs::canonicalize(path).ok())
 }
 
