@@ -8,7 +8,8 @@ use std::path::Path;
 
 use support::disk::{self, Loop};
 use support::fuse::Fuse;
-use support::{Device, World, process, wait_until};
+
+use support::{Device, Later, World, process, wait_until};
 
 const OPTIONS: &[&str] = &["--hooks", "builtin", "--hook-timeout", "10"];
 
@@ -134,4 +135,35 @@ fn hung_image_does_not_keep_the_daemon_from_its_end() {
     drop((devd, kernel));
     reader.join().unwrap();
     drop(made);
+}
+
+#[test]
+#[ignore = "needs root, loop devices and FUSE: run .ci/test"]
+fn hung_image_stops_no_look_at_other_disks() {
+    let world = World::new();
+    let kernel = world.kernel();
+    let clock = Later::new(world.file("clock"));
+    let mut command = world.command(OPTIONS);
+    clock.apply(&mut command);
+    let devd = world.devd_by(command);
+    let fuse = Fuse::mount(&world.file("fuse"));
+    let hung: Vec<Device> =
+        (3..7).map(|guest| disk_of(guest, &fuse.file(&format!("hung{guest}.img")))).collect();
+    let own = local_disk(&world, 7, "own.img");
+    for device in hung.iter().chain([&own]) {
+        world.attach(device);
+        world.wait_connected(device);
+    }
+    for guest in 3..7 {
+        fuse.hang(&format!("hung{guest}.img"));
+    }
+    std::fs::remove_file(world.file("own.img")).unwrap();
+    clock.set(121);
+    world.wait_settled();
+    world.wait_logged("backend/vbd/7/51712: ");
+    wait_until("the look at the disk whose file is deleted", || {
+        world.node(&own, "hotplug-error").is_some_and(|error| error.contains("deleted"))
+    });
+    assert!(fuse.has_hung());
+    drop((fuse, devd, kernel));
 }

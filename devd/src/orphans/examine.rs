@@ -1,7 +1,7 @@
 //! Is this process one of ours?
 //!
 //! A process of ours has only the daemon's own user, leads a process group, and has the daemon's
-//! [token](crate::token) in its environment. A process without the token, of an earlier version or
+//! [token](mod@crate::token) in its environment. A process without the token, of an earlier version or
 //! of `xl devd`, must run a program that is known: a QEMU, or what runs a script in `--script-dir`.
 //!
 //! Other users are kept out before anything is read that could wait for them: the owner of

@@ -1,9 +1,9 @@
-//! The disks that built-in hooks have attached still have their files.
+//! The looks at disks that built-in hooks have attached: does each of them still have its file?
 //!
-//! The kernel has no event for that, so a thread looks once a minute. A file whose server is away
-//! keeps that thread waiting, and nobody else.
+//! The kernel has no event for a lost file, so the daemon looks once a minute, at each disk in a
+//! thread of its own. A file whose server is away keeps its own thread waiting, and no other disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use devd_core::{DeviceKey, Time};
@@ -11,14 +11,14 @@ use xs_client::{Client, Error};
 
 use super::{next_look, write_error};
 use crate::builtin::backing::{Backing, Drift};
-use crate::builtin::thread::{self, Wake};
+use crate::builtin::thread::{self, Wake, Work};
 
 /// The looks at all disks.
 #[derive(Debug)]
 pub(crate) struct DiskUpkeep {
     next: Next,
-    /// A thread looks.
-    looking: bool,
+    /// Disks whose look has not ended. None of them is looked at again before it has.
+    looking: HashSet<DeviceKey>,
     results: Arc<Mutex<Vec<Look>>>,
     /// What was reported of which disk.
     wrong: HashMap<DeviceKey, String>,
@@ -39,8 +39,8 @@ enum Next {
 
 impl DiskUpkeep {
     pub(crate) fn new(wake: Wake) -> Self {
-        let (results, wrong) = (Arc::default(), HashMap::new());
-        Self { next: Next::Never, looking: false, results, wrong, wake }
+        let (looking, results) = (HashSet::new(), Arc::default());
+        Self { next: Next::Never, looking, results, wrong: HashMap::new(), wake }
     }
 
     /// There is a disk.
@@ -58,8 +58,8 @@ impl DiskUpkeep {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         match self.next {
             Next::Soon => Some(Time::from_millis(0)),
-            Next::At(at) if !self.looking => Some(at),
-            Next::Never | Next::At(_) => None,
+            Next::At(at) => Some(at),
+            Next::Never => None,
         }
     }
 
@@ -78,10 +78,12 @@ impl DiskUpkeep {
     ) -> Result<(), Error> {
         let results =
             std::mem::take(&mut *self.results.lock().unwrap_or_else(PoisonError::into_inner));
-        self.looking &= results.is_empty();
+        for (key, ..) in &results {
+            self.looking.remove(key);
+        }
         match self.next {
             Next::Soon => self.next = Next::At(next_look(now)),
-            Next::At(at) if at <= now && !self.looking => self.look(all(), now),
+            Next::At(at) if at <= now => self.look(all(), now),
             Next::Never | Next::At(_) => {}
         }
         let Some(client) = client else { return Ok(()) };
@@ -99,17 +101,24 @@ impl DiskUpkeep {
             return;
         }
         self.next = Next::At(next_look(now));
-        let (results, wake) = (Arc::clone(&self.results), self.wake.clone());
-        let started = thread::spawn(move || {
-            let found: Vec<Look> =
-                disks.into_iter().map(|(key, backing)| (key, backing, backing.check())).collect();
-            results.lock().unwrap_or_else(PoisonError::into_inner).extend(found);
-            wake.wake();
-        });
-        match started {
-            Ok(()) => self.looking = true,
+        let mut looks: Vec<Work> = Vec::new();
+        let mut begun = Vec::new();
+        for (key, backing) in disks {
+            if self.looking.contains(&key) {
+                continue;
+            }
+            let (results, wake) = (Arc::clone(&self.results), self.wake.clone());
+            looks.push(Box::new(move || {
+                let look = (key, backing, backing.check());
+                results.lock().unwrap_or_else(PoisonError::into_inner).push(look);
+                wake.wake();
+            }));
+            begun.push(key);
+        }
+        match thread::spawn_each(looks) {
+            Ok(()) => self.looking.extend(begun),
             Err(error) => log::warn!(
-                "cannot look whether disks have their files: {error}; it is tried again in a minute"
+                "cannot look whether disks have their files: {error}; trying again in a minute"
             ),
         }
     }
