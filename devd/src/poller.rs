@@ -28,6 +28,8 @@ pub(crate) enum Source {
     Output(Pid),
     /// A process has ended that has a descriptor.
     Process(Pid),
+    /// A QEMU has written to its log.
+    QemuLogs,
 }
 
 impl Source {
@@ -38,6 +40,7 @@ impl Source {
             Self::Builtins => 3,
             Self::Upkeep(Channel::Links) => 4,
             Self::Upkeep(Channel::Rules) => 5,
+            Self::QemuLogs => 6,
             Self::Output(pid) => 1 << 32 | pid.as_raw().cast_unsigned() as u64,
             Self::Process(pid) => 2 << 32 | pid.as_raw().cast_unsigned() as u64,
         }
@@ -51,6 +54,7 @@ impl Source {
             (0, 3) => Some(Self::Builtins),
             (0, 4) => Some(Self::Upkeep(Channel::Links)),
             (0, 5) => Some(Self::Upkeep(Channel::Rules)),
+            (0, 6) => Some(Self::QemuLogs),
             (1, _) => pid().map(Self::Output),
             (2, _) => pid().map(Self::Process),
             _ => None,

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use support::{DOMID, Device, Later, World, process, wait_until};
@@ -459,4 +460,36 @@ fn a_qemu_that_never_says_that_it_runs_is_ended_and_reported_on_each_device() {
         world.wait_connected(device);
     }
     assert!(world.qemus(3).len() > 1);
+}
+
+/// The largest log that the test allows, in bytes: what is written in ten times the time that a
+/// look takes to come, and more.
+const LOG_BOUND: u64 = 512 * 1024 * 1024;
+
+#[test]
+fn log_of_qemu_that_writes_without_end_stays_small() {
+    let world = World::new();
+    // A program that writes line by line is no faster.
+    let qemu = world.qemu_that(
+        "call write device-model/3/state running; exec dd if=/dev/zero bs=100 status=none",
+    );
+    let devd = world.devd(&["--qemu", &qemu]);
+    let device = Device::qdisk(3, 51712);
+    world.attach(&device);
+    let (mut largest, mut emptied, mut last) = (0, 0, 0);
+    let log = world.file("qdisk-3.log");
+    let begin = Instant::now();
+    while emptied < 5 || begin.elapsed() < Duration::from_secs(2) {
+        let size = fs::metadata(&log).map_or(0, |log| log.len());
+        assert!(size < LOG_BOUND, "{size} bytes, after {emptied} times");
+        emptied += u32::from(size < last);
+        (largest, last) = (size.max(largest), size);
+        assert!(begin.elapsed() < Duration::from_secs(60), "emptied {emptied} times only");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!("at most {largest} bytes; emptied {emptied} times in {:?}", begin.elapsed());
+    assert_eq!(world.logged("had grown to"), 1, "one line a minute");
+    let [pid] = world.qemus(3)[..] else { panic!("{:?}", world.runs()) };
+    process::signal(pid, Signal::SIGKILL);
+    devd.terminate();
 }

@@ -183,6 +183,7 @@ impl Daemon<'_> {
                 }
                 Source::Output(pid) => self.hooks.handle_output(pid),
                 Source::Process(pid) => self.handle_exit(pid),
+                Source::QemuLogs => self.qemus.handle_log_reports(self.clock.now()),
             }
         }
     }

@@ -6,9 +6,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use devd_core::{Domid, Time};
 
 use crate::shown;
+
+/// A log that has grown beyond this size, in bytes, is emptied.
+const MAX: u64 = 4 * 1024 * 1024;
+/// The least time between two lines about a log that is emptied.
+const WARNING: Duration = Duration::from_secs(60);
 
 /// The last line is looked for in so many bytes at the end of the log.
 const TAIL: usize = 4096;
@@ -19,6 +27,8 @@ pub(super) struct QemuLog {
     path: PathBuf,
     file: File,
     begin: u64,
+    /// No line before this time.
+    next_warning: Option<Time>,
 }
 
 impl QemuLog {
@@ -50,26 +60,42 @@ impl QemuLog {
         if !found.is_file() {
             return Err(io::Error::other("the log is no regular file"));
         }
-        Ok(Self { path, file, begin: found.len() })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { path, file, begin: found.len(), next_warning: None })
     }
 
     pub(super) const fn file(&self) -> &File {
         &self.file
     }
 
-    /// The log's length in bytes.
-    pub(super) fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+    /// Empties the log if it has grown too large; QEMU goes on at the new end. A QEMU that writes
+    /// without an end has a line a minute in the daemon's log, which would grow as well otherwise.
+    pub(super) fn bound(&mut self, domid: Domid, now: Time) {
+        let path = self.path.display();
+        let line = match self.len() {
+            Ok(length) if length <= MAX => return,
+            Ok(length) => match self.file.set_len(0) {
+                Ok(()) => {
+                    self.begin = 0;
+                    format!(
+                        "QEMU's log {path} had grown to {length} bytes and was emptied, as it is \
+                         whenever it has more than {MAX}; read it to see what QEMU complains of"
+                    )
+                }
+                Err(error) => format!(
+                    "QEMU's log {path} has grown to {length} bytes and cannot be emptied: {error}; \
+                     empty it before the disk is full"
+                ),
+            },
+            Err(error) => format!("cannot tell the size of QEMU's log {path}: {error}"),
+        };
+        if self.next_warning.is_none_or(|at| at <= now) {
+            self.next_warning = Some(now.after(WARNING));
+            log::warn!("guest {domid}: {line}");
+        }
     }
 
-    /// Removes all that was written so far. QEMU goes on writing at the new end.
-    pub(super) fn empty(&mut self) -> io::Result<()> {
-        self.begin = 0;
-        self.file.set_len(0)
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
     }
 
     /// What the log ends with, for people.

@@ -4,6 +4,7 @@
 //! `device-model/F/state`) and the system. So does the daemon when it is started again.
 
 mod log_file;
+mod log_watch;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -26,21 +27,18 @@ use crate::poller::{Poller, Source};
 use crate::process::{self, Exit, Group, Inheritance, Process, Program};
 
 use log_file::QemuLog;
+use log_watch::LogWatch;
 
 /// A QEMU must be ready in this time, as upstream has it.
 const START: Duration = Duration::from_secs(60);
 /// One that was asked to end must have ended in this time.
 const STOP: Duration = Duration::from_secs(10);
-/// How often the sizes of the logs are looked at.
-const LOG_CHECK: Duration = Duration::from_secs(60);
 /// When to ask the store again what it has refused.
 const RETRY: Duration = Duration::from_secs(1);
 /// When to look again whether a process is a guest's QEMU that did not let itself be looked at.
 const UNREAD_RETRY: Duration = Duration::from_secs(10);
 /// How often a node is tried to be removed.
 const REMOVALS: u8 = 10;
-/// A log that has grown to this size, in bytes, is emptied.
-const LOG_MAX: u64 = 4 * 1024 * 1024;
 
 /// The token of the watch on `device-model`, which says when a QEMU is ready.
 pub(crate) const TOKEN: &[u8] = b"qemu";
@@ -130,7 +128,7 @@ pub(crate) struct Qemus {
     found: Orphans,
     /// Is `device-model` watched? Only as long as a QEMU is being started.
     watching: bool,
-    next_log_check: Option<Time>,
+    log_watch: LogWatch,
     /// Questions for now.
     due: Questions,
     /// Questions that the store has refused: they are asked again at `retry`.
@@ -155,7 +153,7 @@ impl Qemus {
             deadlines: BinaryHeap::new(),
             found: Orphans::default(),
             watching: false,
-            next_log_check: None,
+            log_watch: LogWatch::default(),
             due: Questions::default(),
             refused: Questions::default(),
             stale: Vec::new(),
@@ -246,7 +244,7 @@ impl Qemus {
         let log = QemuLog::open(self.log_path(domid)).map_err(|error| {
             log::warn!("guest {domid}: cannot open its QEMU's log: {error}; it may grow");
         });
-        self.insert(domid, process, note == Some(pid), log.ok(), now);
+        self.insert(domid, process, note == Some(pid), log.ok(), poller, now);
         self.note_pid(client, domid, now);
         self.watch(client)?;
         self.look(client, domid, now)
@@ -258,8 +256,12 @@ impl Qemus {
         process: Process,
         noted: bool,
         log: Option<QemuLog>,
+        poller: &Poller,
         now: Time,
     ) {
+        if log.is_some() {
+            self.log_watch.add(domid, poller, now);
+        }
         let deadline = now.after(START);
         let stage = Stage::Starting(deadline);
         self.processes.insert(domid, Running { process, stage, noted, log });
@@ -317,8 +319,7 @@ impl Qemus {
         };
         log::info!("guest {domid}: started QEMU, process {pid}");
         let process = Process::Child { pid, _descriptor: poller.add_child(pid) };
-        self.insert(domid, process, false, Some(log), now);
-        self.next_log_check.get_or_insert(now.after(LOG_CHECK));
+        self.insert(domid, process, false, Some(log), poller, now);
         self.note_pid(client, domid, now);
         Ok(None)
     }
@@ -442,6 +443,7 @@ impl Qemus {
         let mut guests = self.processes.iter().filter(|(_, process)| process.process.pid() == pid);
         let domid = guests.next().map(|(domid, _)| *domid)?;
         let Running { stage, log, .. } = self.processes.remove(&domid)?;
+        self.log_watch.remove(domid);
         let failure = match exit() {
             Exit::Code(code) => ServiceFailure::Exit(code),
             Exit::Signal(signal) => ServiceFailure::Signal(signal),
@@ -478,7 +480,7 @@ impl Qemus {
     /// The next deadline.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
-        deadline.into_iter().chain(self.next_log_check).chain(self.retry).min()
+        deadline.into_iter().chain(self.log_watch.poll_timeout()).chain(self.retry).min()
     }
 
     /// Deals with the deadlines that have passed. True if the store is to be asked again:
@@ -508,11 +510,7 @@ impl Qemus {
             }
             process.process.signal(Signal::SIGKILL);
         }
-        if self.next_log_check.is_some_and(|at| at <= now) {
-            self.cap_logs();
-            let any = !self.processes.is_empty();
-            self.next_log_check = any.then(|| now.after(LOG_CHECK));
-        }
+        self.bound_logs(now);
         let due = self.retry.take_if(|at| *at <= now).is_some();
         if due {
             self.due.append(&mut self.refused);
@@ -549,7 +547,6 @@ impl Qemus {
             return Ok(None);
         };
         process.stage = Stage::Running;
-        self.next_log_check.get_or_insert(now.after(LOG_CHECK));
         self.unwatch_if_idle(client, now);
         Ok(Some(ServiceEvent::Ready))
     }
@@ -604,18 +601,18 @@ impl Qemus {
         }
     }
 
-    fn cap_logs(&mut self) {
-        for (domid, process) in &mut self.processes {
-            let Some(log) = &mut process.log else { continue };
-            let emptied = log.len().and_then(|length| {
-                if length <= LOG_MAX {
-                    return Ok(());
-                }
-                log::warn!("guest {domid}: QEMU's log has grown to {length} bytes; emptying it");
-                log.empty()
-            });
-            if let Err(error) = emptied {
-                log::error!("guest {domid}: cannot empty {}: {error}", log.path().display());
+    /// inotify reports that QEMUs have written to their logs.
+    pub(crate) fn handle_log_reports(&mut self, now: Time) {
+        self.log_watch.handle_reports(now);
+    }
+
+    /// Empties the logs that have grown too large.
+    fn bound_logs(&mut self, now: Time) {
+        for domid in self.log_watch.take_due(now) {
+            let log = self.processes.get_mut(&domid).and_then(|process| process.log.as_mut());
+            if let Some(log) = log {
+                self.log_watch.watch(domid, log, now);
+                log.bound(domid, now);
             }
         }
     }
