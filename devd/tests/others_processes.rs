@@ -170,6 +170,47 @@ fn set_user_id_program_of_another_user_is_no_hook() {
     assert!(hook.lives());
 }
 
+#[test]
+#[ignore = "takes root: another user, a set-user-ID program"]
+fn set_user_id_program_named_xl_is_no_xl_devd() {
+    let program = Program::make("#include <unistd.h>\nint main(void) { for (;;) pause(); }\n");
+    fs::set_permissions(program.path(), Permissions::from_mode(0o4755)).unwrap();
+    let world = World::new();
+    let _kernel = world.kernel();
+    let device = Device::vif(3, 0);
+    let forged = Forged::of(&world, &device);
+    let link = program.path().with_file_name("xl");
+    std::os::unix::fs::symlink(program.path(), &link).unwrap();
+    let xl = OtherUser::start(&link, &["devd"], &forged.environment());
+    wait_until("it to have root's rights", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", xl.pid())).unwrap();
+        status.contains("Name:\txl\n")
+            && status.lines().any(|line| line.starts_with("Uid:") && line.ends_with("\t0\t0\t0"))
+    });
+    let devd = world.devd(&[]);
+    world.attach(&device);
+    assert_served(&world, devd, &device);
+    assert!(xl.lives());
+}
+
+#[test]
+#[ignore = "takes root: a user namespace, FUSE"]
+fn xl_whose_arguments_hang_is_named_and_devices_are_served() {
+    let _alone = alone();
+    let world = World::new();
+    let _kernel = world.kernel();
+    let device = Device::vif(3, 0);
+    let forged = Forged::of(&world, &device);
+    let [path, store, script] = forged.environment();
+    let environment = [path, store, script, ("HANG_NAME", "xl")];
+    let mut hanging = Hanging::start(0, &["xl", "devd"], &environment);
+    let devd = world.devd(&[]);
+    world.wait_logged(&format!("process {} (xl) does not let its arguments", hanging.pid));
+    world.attach(&device);
+    assert_served(&world, devd, &device);
+    free(&mut hanging);
+}
+
 /// A process of the daemon's own user that looks like a hook.
 struct OwnProcess(Child);
 

@@ -79,7 +79,7 @@ fn candidate(pid: Pid, directory: &Path) -> io::Result<Option<Stat>> {
 }
 
 /// Are the real, the effective, the saved and the file system's user all this one?
-fn has_only_user(status: &[u8], own: u32) -> bool {
+pub(crate) fn has_only_user(status: &[u8], own: u32) -> bool {
     let mut lines = status.split(|byte| *byte == b'\n');
     let users = lines.find_map(|line| line.strip_prefix(b"Uid:")).unwrap_or_default();
     let users = std::str::from_utf8(users).unwrap_or_default();

@@ -23,12 +23,12 @@ use nix::unistd::Pid;
 use crate::descriptor::{self, Scope};
 use crate::process::Inheritance;
 
-pub(crate) use examine::is_gone;
+pub(crate) use examine::{has_only_user, is_gone};
 
 /// If no process was done with for so long, its thread is left alone, and another goes on.
-const STUCK: Duration = Duration::from_millis(500);
+pub(crate) const STUCK: Duration = Duration::from_millis(500);
 /// So many threads may be stuck, each with its process. Then the search ends.
-const THREADS: usize = 8;
+pub(crate) const THREADS: usize = 8;
 /// The most stack that a thread may need, in bytes: it reads files.
 const STACK: usize = 128 * 1024;
 
@@ -175,6 +175,11 @@ fn start_thread(
         }
         let _ = sender.send(Message::Finished);
     };
+    run_in_thread(work)
+}
+
+/// Runs work that reads files of processes, and that nobody waits for if it hangs.
+pub(crate) fn run_in_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     // Signals are for the daemon's own thread.
     let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let started = thread::Builder::new().name("devd-search".into()).stack_size(STACK).spawn(work);

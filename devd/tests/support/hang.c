@@ -175,11 +175,12 @@ int main(int argc, char **argv)
 __attribute__((constructor)) static void hang(void)
 {
     const char *file = getenv("HANG_FILE");
+    const char *name = getenv("HANG_NAME"); /* Or "hang". */
     int fd;
     if (!file)
         return;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    prctl(PR_SET_NAME, "hang"); /* By which the tests know that they must not read its memory. */
+    prctl(PR_SET_NAME, name ? name : "hang"); /* By which the tests know that they must not read its memory. */
     alarm(SECONDS);
     fd = open(file, O_RDONLY);
     if (fd >= 0)

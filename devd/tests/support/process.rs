@@ -15,7 +15,8 @@ pub fn is_alive(pid: i32) -> bool {
 
 /// Is it one of [`Hanging`](super::Hanging)? To read its memory would wait for ever.
 pub fn hangs(pid: i32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "hang\n")
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| matches!(name.as_str(), "hang\n" | "xl\n"))
 }
 
 /// Its arguments, the program's name first.
