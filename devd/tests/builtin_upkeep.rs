@@ -212,7 +212,9 @@ fn interface_that_goes_is_reported_and_taken_back() {
         world.node(&device, "hotplug-error").is_some_and(|error| error.contains(words))
     });
     assert_eq!(world.node(&device, "hotplug-status").as_deref(), Some("connected"));
-    assert_eq!(world.logged("its guest is cut off: interface vif3.0 is gone"), 1);
+    let told = "its guest is cut off: interface vif3.0 is gone";
+    world.wait_logged(told);
+    assert_eq!(world.logged(told), 1);
     ip(&format!("-n {name} link set vif3.0 netns {}", devd.pid()));
     wait_has("vif3.0", "master xenbr0");
     wait_has("vif3.0", ",UP");

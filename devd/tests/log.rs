@@ -211,5 +211,9 @@ fn failure_says_which_try_it_was_and_when_the_next_begins() {
     world.attach_all(&[Device::vbd(3, 51712), bare]);
     world.wait_logged("exit code 1; try 1 failed, the next begins in 1 s");
     world.wait_logged("exit code 1; try 2 failed, the next begins in 2 s");
-    world.wait_logged("no script node; tried again when its script node changes");
+    let bare = "backend/vif/3/0: not served: the device has no script node";
+    world.wait_logged(bare);
+    let log = world.log();
+    let line = log.lines().find(|line| line.contains(bare)).unwrap();
+    assert!(line.ends_with("; tried again when its script node changes"), "{line}");
 }
