@@ -109,7 +109,7 @@ impl Hooks {
             Choice::Builtin(builtin) => self.builtins.start(builtin, hook, client),
             Choice::Script(script) => {
                 if let Some(limiter) = self.limiter.as_mut().filter(|_| Limiter::concerns(hook)) {
-                    let started = limiter.start(hook, script, client)?;
+                    let started = limiter.start(hook, script, client, self.builtins.upkeep())?;
                     return Ok(started.map_err(|words| {
                         self.builtins.set_words(hook.key, words);
                         HookFailure::Reported
@@ -146,7 +146,8 @@ impl Hooks {
         }
         let Some(limiter) = &mut self.limiter else { return Ok(None) };
         let failed = |key, failure| Finished::Hook(key, HookEnd::Failure(failure));
-        Ok(limiter.finish(client)?.map(|next| match next {
+        let next = limiter.finish(client, self.builtins.upkeep(), now)?;
+        Ok(next.map(|next| match next {
             Next::Script(key, script) => match self.start_script(key, Verb::Add, &script, poller) {
                 Ok(()) => Finished::Step,
                 Err(failure) => failed(key, failure),
@@ -241,7 +242,7 @@ impl Hooks {
     }
 
     /// A device is served already: what its hook has made is kept as it is, if that is a built-in
-    /// one; the interface of a script is limited, with `--antispoof`.
+    /// one; with `--antispoof` the interface of a script is limited.
     pub(crate) fn handle_served(&mut self, hook: &Hook<'_>) {
         match self.chooser.choose(hook) {
             Ok(Choice::Builtin(builtin)) => self.builtins.handle_adopted(builtin, hook),
@@ -260,7 +261,7 @@ impl Hooks {
         self.limiter.iter().for_each(Limiter::handle_wake);
     }
 
-    /// Keeps what built-in hooks have made as it is. `client`: if there is a connection.
+    /// Keeps what built-in hooks have made, and the rules of `--antispoof`, as they are. `client`: if there is a connection.
     ///
     /// # Errors
     ///

@@ -550,6 +550,154 @@ fn interface_served_before_antispoof_was_asked_for_gets_its_rules() {
     world.wait_node(&device, "antispoof", "on");
 }
 
+/// A script that serves an interface without a bridge: only its rules can be the daemon's.
+const SCRIPT: &str = "case $1 in
+online) ip link set $vif up && call connect ;;
+esac";
+const ANTISPOOF_OF_SCRIPTS: &[&str] = &["--hooks", "script", "--antispoof"];
+
+/// A guest's interface that a script serves and the daemon limits.
+fn scripted() -> (World, Device) {
+    let (world, device) = bridged();
+    world.hook("vif-bridge", SCRIPT);
+    (world, device.with("ip", "10.1.2.3"))
+}
+
+/// Are the rules of guest 3 in the kernel?
+fn has_rules() -> bool {
+    let rules = nft("list ruleset");
+    rules.contains("table netdev devd-vif3.0") && rules.contains("10.1.2.3")
+}
+
+const RULES_MADE_AGAIN: &str =
+    "backend/vif/3/0: the rules against spoofing of vif3.0 were missing or changed: made again";
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn flushed_rules_of_a_scripts_interface_are_made_again() {
+    let (world, device) = scripted();
+    let _kernel = world.kernel();
+    let devd = world.devd(ANTISPOOF_OF_SCRIPTS);
+    serve(&world, &device);
+    assert!(has_rules());
+    nft("flush ruleset");
+    wait_until("the rules to be made again", has_rules);
+    world.wait_logged(RULES_MADE_AGAIN);
+    nft("add rule netdev devd-vif3.0 guest-ip4 accept");
+    wait_until("the rule of others to go", || world.logged(RULES_MADE_AGAIN) == 2);
+    // The next daemon looks after them as well.
+    devd.kill();
+    nft("flush ruleset");
+    let _devd = world.devd(ANTISPOOF_OF_SCRIPTS);
+    wait_until("the rules to be made by the next daemon", has_rules);
+    nft("flush ruleset");
+    wait_until("the rules to be made again", has_rules);
+    wait_until("a line for each time", || world.logged(RULES_MADE_AGAIN) == 4);
+    assert_eq!(world.node(&device, "antispoof").as_deref(), Some("on"));
+    assert_eq!(world.node(&device, "hotplug-error"), None);
+    remove(&world, &device);
+    nft("add table inet elsewhere");
+    world.wait_settled();
+    assert_eq!(nft("list ruleset").trim(), "table inet elsewhere {\n}");
+}
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn rules_flushed_while_a_script_runs_are_made_again() {
+    let (world, device) = scripted();
+    world.gate("script");
+    world.hook("vif-bridge", &SCRIPT.replace("online) ", "online) read x < $DIR/script; "));
+    let device = device.with("vifname", "web");
+    let _kernel = world.kernel();
+    let _devd = world.devd(ANTISPOOF_OF_SCRIPTS);
+    world.attach(&device);
+    wait_until("the script to run", || !world.calls(&device).is_empty());
+    assert!(has_rules());
+    nft("flush ruleset");
+    wait_until("the rules to be made again", has_rules);
+    // The rules cover the name that the script gives the interface.
+    assert!(nft("list table netdev devd-vif3.0").contains("web"));
+    let _gate = world.open("script");
+    world.wait_connected(&device);
+}
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn scripts_interface_keeps_all_but_its_rules() {
+    let (world, device) = scripted();
+    network::bridge("lan7", 1500);
+    let device = device.with("mtu", "1400");
+    let _kernel = world.kernel();
+    let _devd = world.devd(ANTISPOOF_OF_SCRIPTS);
+    serve(&world, &device);
+    ip("link set vif3.0 down mtu 1450 address 02:00:00:00:00:07 master lan7");
+    ip("link set vif3.0 nomaster");
+    // A check has come after these.
+    nft("flush ruleset");
+    world.wait_logged(RULES_MADE_AGAIN);
+    for word in ["mtu 1450", "02:00:00:00:00:07"] {
+        assert!(has("vif3.0", word), "{word}");
+    }
+    assert!(!has("vif3.0", "master") && !has("vif3.0", ",UP"));
+    assert_eq!(world.logged(" warn: "), 1, "{}", world.log());
+}
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn rules_follow_an_interface_that_its_script_renames() {
+    let (world, device) = scripted();
+    let script = "ip link set $vif down name other && ip link set other up";
+    world.hook("vif-bridge", &SCRIPT.replace("ip link set $vif up", script));
+    let _kernel = world.kernel();
+    let _devd = world.devd(ANTISPOOF_OF_SCRIPTS);
+    serve(&world, &device);
+    wait_until("the rules of other", || nft("list table netdev devd-vif3.0").contains("other"));
+    remove(&world, &device);
+    assert_eq!(nft("list ruleset").trim(), "");
+}
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn rules_of_a_script_flushed_all_the_time_become_rare() {
+    let (world, device) = scripted();
+    let _kernel = world.kernel();
+    let _devd = world.devd(ANTISPOOF_OF_SCRIPTS);
+    serve(&world, &device);
+    while world.logged("the next repair waits 2 s") == 0 {
+        nft("flush ruleset");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(world.logged("made again") <= 4, "{}", world.log());
+    wait_until("the rules", has_rules);
+}
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn limited_interface_of_a_script_that_goes_is_reported() {
+    let (world, device) = scripted();
+    let name = format!("devd-limited-{}", std::process::id());
+    ip(&format!("netns add {name}"));
+    let _namespace = network::Named(&name);
+    let _kernel = world.kernel();
+    let devd = world.devd(ANTISPOOF_OF_SCRIPTS);
+    serve(&world, &device);
+    ip(&format!("link set vif3.0 netns {name}"));
+    let words = "interface vif3.0 is gone from this domain's network";
+    wait_until("the node", || {
+        let node = world.node(&device, "antispoof").unwrap_or_default();
+        node.starts_with(&format!("off: {words}"))
+    });
+    let error = world.node(&device, "hotplug-error").unwrap_or_default();
+    assert!(error.starts_with(words), "{error}");
+    assert_eq!(world.node(&device, "hotplug-status").as_deref(), Some("connected"));
+    let sentence = "its guest may send as any address in spite of --antispoof: interface vif3.0";
+    world.wait_logged(sentence);
+    ip(&format!("-n {name} link set vif3.0 netns {}", devd.pid()));
+    wait_until("the rules", has_rules);
+    world.wait_node(&device, "antispoof", "on");
+    wait_until("no hotplug-error", || world.node(&device, "hotplug-error").is_none());
+}
+
 #[test]
 #[ignore = "needs root, ip and nft: run .ci/test"]
 fn rules_of_others_cause_no_check() {

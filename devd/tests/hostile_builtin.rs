@@ -120,6 +120,75 @@ fn of_an_interface() {
     devd.terminate();
 }
 
+/// Values of `vlan` that no toolstack writes: those of all nodes, and some of its own.
+fn vlan_values(outside: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    let mut values = hostile::values(outside);
+    values.retain(|(_, value)| !value.is_empty());
+    let own = |what, value: &str| (what, value.as_bytes().to_owned());
+    values.extend([
+        own("a VLAN beyond the last", "4095p"),
+        own("VLANs beyond the last", "1p/4094+1x65535"),
+        own("a range that goes down", "20-10/30p"),
+        own("a step of nothing", "1p/10+0x10"),
+        own("two PVIDs", "10p/20p"),
+        own("a VLAN twice", "10p/10"),
+        own("a NUL behind a VLAN", "10p\0"),
+        own("digits of another script", "\u{661}\u{660}p"),
+        ("slashes alone", vec![b'/'; hostile::LONGEST]),
+        ("every VLAN many times", b"1-4094/".repeat(hostile::LONGEST / 7)),
+        ("a number of 4000 digits", vec![b'9'; hostile::LONGEST]),
+    ]);
+    values
+}
+
+#[test]
+#[ignore = "needs root, ip and nft: run .ci/test"]
+fn of_the_vlans_of_a_port() {
+    let (world, bystander, sane) = with_interfaces();
+    // A bridge that filters would take VLANs that are parsed wrongly; others refuse every device
+    // with a vlan node. Not every kernel knows how to filter.
+    let filters = "link set xenbr0 type bridge vlan_filtering 1";
+    println!("the bridge filters VLANs: {}", network::try_run("ip", filters).is_some());
+    let _kernel = world.kernel();
+    let devd = world.devd(OPTIONS);
+    world.attach(&bystander);
+    world.wait_connected(&bystander);
+    let vlans = || network::run("bridge", "-c vlan show dev web") + &ip("-o link show dev vif3.0");
+    let before = (others(), vlans());
+    // `01`, ` 1` and the like are VLAN 1, as numbers with blanks around them are in xl's parser.
+    let is_vlan = |value: &[u8]| value.trim_ascii() == b"1" || value == b"01";
+    for (what, value) in &vlan_values(&world.file("outside")) {
+        if is_vlan(value) {
+            continue;
+        }
+        println!("{what} as vlan");
+        let device = sane.clone().with("vlan", value);
+        world.attach(&device);
+        let reason = outcome(&world, &device).expect_err("it names no VLANs");
+        assert!(is_presentable(&reason), "{reason:?}");
+        assert!(reason.starts_with("vif-bridge: vlan is \""), "{reason}");
+        assert!(reason.ends_with("correct it in the guest's config"), "{reason}");
+        world.detach(&device);
+        world.wait_gone(&device);
+        assert_eq!((others(), vlans()), before);
+        assert!(has_rules());
+    }
+    // vif-route has no bridge: it says that it ignores the node.
+    for (what, value) in &vlan_values(&world.file("outside")) {
+        println!("{what} as vlan of vif-route");
+        let device = sane.clone().with("script", "vif-route").with("vlan", value);
+        world.attach(&device);
+        assert_eq!(outcome(&world, &device), Ok(()));
+        world.detach(&device);
+        world.wait_gone(&device);
+    }
+    world.attach(&sane);
+    assert_eq!(outcome(&world, &sane), Ok(()));
+    assert_eq!(world.node(&bystander, "state").as_deref(), Some("4"));
+    hostile::assert_log(&world.log(), true);
+    devd.terminate();
+}
+
 /// The removal hook knows an interface by the name in the store, if another daemon has run the
 /// add hook, or if that has failed.
 #[test]

@@ -4,11 +4,35 @@
 use super::Success;
 use super::failure::{Failure, Step};
 use super::firewall::{self, Protection};
-use super::served::Checked;
+use super::served::{Checked, Effect};
 use super::vif::Interface;
 
-/// The node of the device, for whoever wants to know.
+/// The node of the device that tells operators whether its guest is limited.
 pub(crate) const NODE: &str = "antispoof";
+
+/// What it means for a device that its rules are missing.
+pub(crate) const UNLIMITED: &str = "its guest may send as any address in spite of --antispoof";
+
+/// The value of the node while the rules are missing for this reason.
+pub(crate) fn off(reason: &str) -> Vec<u8> {
+    format!("off: {reason}").into_bytes()
+}
+
+/// Makes the rules again if they are not as they were made. `name`: of the interface.
+pub(crate) fn put_right(
+    protection: &Protection,
+    name: &str,
+    checked: &mut Checked,
+) -> Result<(), Failure> {
+    let holds = firewall::holds(protection, name);
+    if !holds.step(|| format!("look at the rules of {name} (nftables)"))? {
+        firewall::protect(protection)?;
+        checked.put_right.push(format!(
+            "the rules against spoofing of {name} were missing or changed: made again"
+        ));
+    }
+    Ok(())
+}
 
 /// May the device's guest send what it wants?
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,17 +93,10 @@ impl Antispoof {
         }
     }
 
-    /// Makes the rules again if they are not as they were made.
+    /// Makes the rules again if they are not as they were made. `name`: of the interface.
     pub(crate) fn put_right(&self, name: &str, checked: &mut Checked) -> Result<(), Failure> {
         let Self::Limited(protection) = self else { return Ok(()) };
-        let holds = firewall::holds(protection);
-        if !holds.step(|| format!("look at the rules of {name} (nftables)"))? {
-            firewall::protect(protection)?;
-            checked.put_right.push(format!(
-                "the rules against spoofing of {name} were missing or changed: made again"
-            ));
-        }
-        Ok(())
+        put_right(protection, name, checked).inspect_err(|_| checked.effect = Effect::Unlimited)
     }
 
     /// The table of nftables that has the rules.

@@ -1,62 +1,106 @@
 //! Anti-spoofing of network interfaces that scripts put in place: the rules are made before the
-//! script runs, so that the guest never sends without them.
+//! script runs, so that the guest never sends without them, and are looked after from then on.
+//! All else of such an interface is the script's.
 //!
 //! The way of a device: [`Limiter::start`] (the store is read) → [`Limit::run`] (a thread) →
-//! [`Limiter::finish`] (the store is written) → the script.
+//! [`Limiter::finish`] (the store is written) → the script; from `finish` on, [`Upkeep`] makes
+//! rules that others remove again.
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 
-use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Verb};
+use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Time, Verb};
 use xs_client::{Client, Error};
 
-use super::antispoof::{Antispoof, NODE};
+use super::antispoof::{self, Antispoof};
 use super::failure::{Failure, Step};
-use super::link::Links;
+use super::firewall::{self, Protection};
+use super::link::{Link, Links};
+use super::request::LimitedBefore;
+use super::served::{self, Checked, Served, SharedServed};
 use super::thread::{RunId, Threads};
+use super::upkeep::{Pass, Upkeep};
 use super::vif::{self, Interface};
-use super::{Job, Made, Success, firewall, request, result};
+use super::{Job, Made, Success, request, result};
 use crate::hook::Script;
+
+/// The rules of an interface that a script serves.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    protection: Protection,
+    /// The interface as the last check has found it.
+    pub(super) link: Option<Link>,
+}
+
+impl Limited {
+    pub(super) const fn new(protection: Protection, link: Option<Link>) -> Self {
+        Self { protection, link }
+    }
+
+    pub(super) const fn interface(&self) -> &Interface {
+        self.protection.interface()
+    }
+
+    /// Makes the rules again if others have removed or changed them, or if the interface has a
+    /// name that they do not cover. Nothing else of the interface is compared.
+    ///
+    /// # Errors
+    ///
+    /// The rules cannot be made, or the interface is gone.
+    pub(super) fn put_right(
+        &mut self,
+        links: &mut Links,
+        checked: &mut Checked,
+    ) -> Result<(), Failure> {
+        self.link = self.interface().locate(links, self.link.as_ref())?;
+        let interface = self.protection.interface();
+        let Some(link) = &self.link else {
+            // The guest unplugs its emulated interface when it has found the other one.
+            return if interface.tap { Ok(()) } else { Err(served::gone(&interface.name)) };
+        };
+        // Rules that are made before the script renames the interface need both names.
+        if link.name != interface.given {
+            self.protection.follow(&link.name);
+        }
+        antispoof::put_right(&self.protection, &link.name, checked)
+    }
+
+    pub(super) fn detach(&self) -> Result<Success, Failure> {
+        firewall::unprotect(self.interface()).map(|()| Success::default())
+    }
+}
 
 /// The work of the thread.
 #[derive(Debug)]
 pub(super) struct Limit {
     antispoof: Antispoof,
-    /// The interface is in use: rules that are as they should be stay untouched.
-    served: bool,
+    /// The rules of an earlier run for the same interface.
+    old: Option<SharedServed>,
 }
 
 impl Limit {
     pub(super) fn run(self) -> Result<Success, Failure> {
+        // A check of the old rules that ends later would replace the new ones.
+        if let Some(old) = &self.old {
+            old.retire();
+        }
         let Some(interface) = self.antispoof.interface() else { return Ok(Success::default()) };
         let mut links = Links::open().step(|| "talk to the kernel's network".into())?;
-        if interface.look(&mut links)?.is_none() {
-            return vif::missing(interface);
-        }
+        let link = interface.look(&mut links)?;
         let mut success = Success::default();
-        self.antispoof.tell(interface.tap, &mut success);
-        let holds = match &self.antispoof {
-            Antispoof::Limited(protection) if self.served => firewall::holds(protection),
-            _ => Ok(false),
-        };
-        // Rules that cannot be read are made anew.
-        if !holds.unwrap_or(false) {
+        if link.is_some() {
             self.antispoof.apply()?;
-            if self.antispoof.is_limited() {
-                success.done = format!("{} is limited to its addresses", interface.name);
-            }
+        } else {
+            // A QEMU may make its emulated interface later: a check makes the rules then.
+            success = vif::missing(interface)?;
         }
-        success.made = Some(Made::Rules(interface.clone()));
+        self.antispoof.tell(interface.tap, &mut success);
+        if let Antispoof::Limited(protection) = self.antispoof {
+            let served = Served::Limited(Limited::new(protection, link));
+            success.made = Some(Made::Interface(SharedServed::new(served)));
+        }
         Ok(success)
     }
-}
-
-/// What waits for the rules of an interface.
-#[derive(Debug)]
-enum Waiting {
-    Script(Script),
-    /// Nothing: the interface is served already.
-    Nobody,
 }
 
 /// What comes next for a device.
@@ -66,7 +110,7 @@ pub(crate) enum Next {
     Script(DeviceKey, Script),
     /// Its hook has failed, for this reason.
     Failed(DeviceKey, String),
-    /// Nothing; there may be more to be heard of.
+    /// Nothing; there may be more to be done.
     Step,
 }
 
@@ -74,14 +118,22 @@ pub(crate) enum Next {
 #[derive(Debug)]
 pub(crate) struct Limiter {
     threads: Threads,
-    running: HashMap<RunId, (DeviceKey, Waiting)>,
-    /// Interfaces that were served when the daemon came; true: the emulated one.
-    served: VecDeque<(DeviceKey, bool)>,
+    /// The scripts that run when the rules of their interfaces are made.
+    running: HashMap<RunId, (Pass, Script)>,
+    /// Interfaces that were served when the daemon started and whose nodes are not read yet.
+    adopted: VecDeque<Pass>,
+    /// The rules that are in place.
+    limited: HashMap<Pass, SharedServed>,
 }
 
 impl Limiter {
     pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { threads: Threads::new()?, running: HashMap::new(), served: VecDeque::new() })
+        Ok(Self {
+            threads: Threads::new()?,
+            running: HashMap::new(),
+            adopted: VecDeque::new(),
+            limited: HashMap::new(),
+        })
     }
 
     /// Readable when a run has ended.
@@ -104,123 +156,130 @@ impl Limiter {
         hook: &Hook<'_>,
         script: Script,
         client: &mut Client,
+        upkeep: &mut Upkeep,
     ) -> Result<Result<(), String>, Error> {
-        let started = self.start_run(hook.key, hook.tap, Waiting::Script(script), client)?;
-        Ok(started.map_err(|failure| words(&failure)))
-    }
-
-    fn start_run(
-        &mut self,
-        key: DeviceKey,
-        tap: bool,
-        waiting: Waiting,
-        client: &mut Client,
-    ) -> Result<Result<(), Failure>, Error> {
-        let antispoof = match request::antispoof(client, key, tap)? {
-            Ok(found) => found,
-            Err(failure) => return Ok(Err(failure)),
+        let pass = (hook.key, hook.tap);
+        let antispoof = match request::antispoof(client, hook.key, hook.tap)? {
+            Ok(antispoof) => antispoof,
+            Err(failure) => return Ok(Err(reason(&failure))),
         };
-        let served = matches!(waiting, Waiting::Nobody);
-        let limit = Job::Limit(Limit { antispoof, served });
-        Ok(self.threads.start(key, limit).map(|id| {
-            self.running.insert(id, (key, waiting));
-        }))
+        self.adopted.retain(|other| *other != pass);
+        upkeep.remove(pass);
+        let limit = Limit { antispoof, old: self.limited.get(&pass).cloned() };
+        Ok(match self.threads.start(hook.key, Job::Limit(limit)) {
+            Ok(id) => {
+                self.running.insert(id, (pass, script));
+                Ok(())
+            }
+            Err(failure) => Err(reason(&failure)),
+        })
     }
 
-    /// Hears of a run that has ended, or begins with an interface that is served. `None`: there
-    /// is nothing to be done.
+    /// Takes the end of a run, or reads the nodes of an interface that is served already. `None`:
+    /// there is nothing to be done.
     ///
     /// # Errors
     ///
-    /// The connection is lost; the same will be told again.
-    pub(crate) fn finish(&mut self, client: &mut Client) -> Result<Option<Next>, Error> {
+    /// The connection is lost; the next call begins with the same.
+    pub(crate) fn finish(
+        &mut self,
+        client: &mut Client,
+        upkeep: &mut Upkeep,
+        now: Time,
+    ) -> Result<Option<Next>, Error> {
         let Some((id, ended)) = self.threads.next_ended() else {
-            return Ok(self.look_at_served(client)?.then_some(Next::Step));
+            return Ok(self.read_adopted(client, upkeep, now)?.then_some(Next::Step));
         };
-        let Some((key, waiting)) = self.running.remove(&id) else { return Ok(Some(Next::Step)) };
-        let told = match &ended {
-            Ok(success) => result::tell(client, key, &success.nodes),
-            Err(failure) if matches!(waiting, Waiting::Nobody) => {
-                let value = format!("off: {}", failure.words()).into_bytes();
-                result::tell(client, key, &[(NODE, value)])
-            }
-            Err(_) => Ok(()),
+        let Some((pass, script)) = self.running.remove(&id) else { return Ok(Some(Next::Step)) };
+        let (key, _) = pass;
+        let mut success = match ended {
+            Ok(success) => success,
+            Err(failure) => return Ok(Some(Next::Failed(key, reason(&failure)))),
         };
-        if let Err(error) = told {
-            self.running.insert(id, (key, waiting));
-            self.threads.put_back(id, ended);
+        if let Err(error) = result::tell(client, key, &success.nodes) {
+            self.running.insert(id, (pass, script));
+            self.threads.put_back(id, Ok(success));
             return Err(error);
         }
-        Ok(Some(match (ended, waiting) {
-            (Ok(success), waiting) => {
-                for remark in &success.remarks {
-                    log::warn!("{key}: {}", remark.words());
-                }
-                match waiting {
-                    Waiting::Script(script) => Next::Script(key, script),
-                    Waiting::Nobody => {
-                        if !success.done.is_empty() {
-                            log::info!("{key}: {} from now on", success.done);
-                        }
-                        Next::Step
-                    }
-                }
-            }
-            (Err(failure), Waiting::Script(_)) => Next::Failed(key, words(&failure)),
-            (Err(failure), Waiting::Nobody) => {
-                log::error!(
-                    "{key}: its guest may send as any address in spite of --antispoof: {}",
-                    failure.words()
-                );
-                Next::Step
-            }
-        }))
+        for remark in &success.remarks {
+            log::warn!("{key}: {}", remark.words());
+        }
+        self.limited.remove(&pass);
+        if let Some(Made::Interface(served)) = success.made.take() {
+            upkeep.add(pass, served.clone(), false, now);
+            self.limited.insert(pass, served);
+        }
+        Ok(Some(Next::Script(key, script)))
     }
 
-    /// An interface is served already, as a script has put it in place.
+    /// A script of an earlier daemon has put the device's interface in place.
     pub(crate) fn handle_served(&mut self, key: DeviceKey, ioemu: bool) {
-        self.served.push_back((key, false));
+        self.adopted.push_back((key, false));
         if ioemu {
-            self.served.push_back((key, true));
+            self.adopted.push_back((key, true));
         }
     }
 
-    /// Begins with the next of them, one at a time. True if one was taken from the queue.
-    fn look_at_served(&mut self, client: &mut Client) -> Result<bool, Error> {
-        let busy = self.running.values().any(|(_, waiting)| matches!(waiting, Waiting::Nobody));
-        let Some((key, tap)) = self.served.front().copied().filter(|_| !busy) else {
-            return Ok(false);
-        };
-        if let Err(failure) = self.start_run(key, tap, Waiting::Nobody, client)? {
-            log::error!(
-                "{key}: its guest may send as any address in spite of --antispoof: {}",
-                failure.words()
-            );
-            let value = format!("off: {}", failure.words()).into_bytes();
-            result::tell(client, key, &[(NODE, value)])?;
+    /// Looks after the next interface of an earlier daemon: the first check makes rules that are
+    /// missing. True if there was one.
+    fn read_adopted(
+        &mut self,
+        client: &mut Client,
+        upkeep: &mut Upkeep,
+        now: Time,
+    ) -> Result<bool, Error> {
+        let Some(pass @ (key, tap)) = self.adopted.front().copied() else { return Ok(false) };
+        let limited = request::limited_before(client, key, tap)?.and_then(|before| {
+            // The rules may be of a time when the device had an ip node.
+            if let Antispoof::Unlimited(interface) = &before.antispoof {
+                firewall::unprotect(interface)?;
+            }
+            Ok(before)
+        });
+        match limited {
+            Ok(LimitedBefore { antispoof, node, reported }) => {
+                if let Some(value) = antispoof.node().filter(|value| *value != node) {
+                    result::tell(client, key, &[(antispoof::NODE, value.to_owned())])?;
+                }
+                if let Some(warning) = antispoof.warning().filter(|_| !tap) {
+                    log::warn!("{key}: {}", warning.words());
+                }
+                if let Antispoof::Limited(protection) = antispoof {
+                    let served = Served::Limited(Limited::new(protection, None));
+                    let served = SharedServed::new(served);
+                    upkeep.add(pass, served.clone(), reported, now);
+                    self.limited.insert(pass, served);
+                }
+            }
+            Err(failure) => {
+                let value = antispoof::off(failure.words());
+                result::tell(client, key, &[(antispoof::NODE, value)])?;
+                log::error!("{key}: {}: {}", antispoof::UNLIMITED, failure.words());
+            }
         }
-        self.served.pop_front();
+        self.adopted.pop_front();
         Ok(true)
     }
 
     /// Gives up the run behind which the device's script was to run.
     pub(crate) fn give_up(&mut self, key: DeviceKey) -> Option<(HookEnd, String)> {
-        let waits = |(_, (other, waiting)): &(&RunId, &(DeviceKey, Waiting))| {
-            *other == key && matches!(waiting, Waiting::Script(_))
-        };
-        let id = *self.running.iter().find(waits)?.0;
+        let id = *self.running.iter().find(|(_, ((other, _), _))| *other == key)?.0;
         if !self.threads.give_up(id) {
-            return None; // It has ended, and will be heard of.
+            return None; // The run has ended: `finish` takes its end.
         }
         self.running.remove(&id);
         let words = "the rules of --antispoof hang in the kernel (--hook-timeout)".to_owned();
         Some((HookEnd::Failure(HookFailure::TimedOut), words))
     }
 
-    /// A device is gone: its rules go, if it had any.
+    /// The device is gone: removes its rules, if it had any.
     pub(crate) fn handle_gone(&mut self, key: DeviceKey) {
-        self.served.retain(|(other, _)| *other != key);
+        self.adopted.retain(|(other, _)| *other != key);
         for tap in [false, true] {
+            // A check that ends later would make the rules again.
+            if let Some(limited) = self.limited.remove(&(key, tap)) {
+                limited.retire();
+            }
             let removed = Interface::new(key, tap, b"").and_then(|it| firewall::unprotect(&it));
             if let Err(failure) = removed {
                 log::warn!("{key}: {}", failure.words());
@@ -230,18 +289,15 @@ impl Limiter {
 
     /// The devices whose scripts wait.
     pub(crate) fn devices(&self) -> impl Iterator<Item = DeviceKey> {
-        self.running.values().filter_map(|(key, waiting)| match waiting {
-            Waiting::Script(_) => Some(*key),
-            Waiting::Nobody => None,
-        })
+        self.running.values().map(|((key, _), _)| *key)
     }
 
-    /// Is the hook one that needs rules before it?
+    /// Does the hook need rules before it runs?
     pub(crate) fn concerns(hook: &Hook<'_>) -> bool {
         hook.key.kind == devd_core::Kind::Vif && hook.verb == Verb::Add
     }
 }
 
-fn words(failure: &Failure) -> String {
+fn reason(failure: &Failure) -> String {
     format!("--antispoof: {}", failure.words())
 }

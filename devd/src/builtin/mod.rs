@@ -133,8 +133,6 @@ enum Made {
     Interface(SharedServed),
     /// An interface that an earlier daemon has left; what it sends may be limited.
     FoundInterface { interface: Interface, limited: bool },
-    /// Rules about what the interface may send, and nothing else.
-    Rules(Interface),
     /// A disk, and what is claimed for it.
     Disk(block::Disk),
     /// A disk that something else has set up.
@@ -148,7 +146,6 @@ impl Made {
             Self::FoundInterface { interface, limited } => {
                 vif_bridge::detach(&interface, None, limited)
             }
-            Self::Rules(interface) => firewall::unprotect(&interface).map(|()| Success::default()),
             Self::Disk(disk) => Ok(disk.detach()),
             Self::FoundDisk(found) => found.detach(),
         }
@@ -159,7 +156,7 @@ impl Made {
     /// What is behind a disk, as far as that is known.
     fn backing(&self) -> Option<Backing> {
         match self {
-            Self::Interface(_) | Self::FoundInterface { .. } | Self::Rules(_) => None,
+            Self::Interface(_) | Self::FoundInterface { .. } => None,
             Self::Disk(disk) => Some(disk.backing()),
             Self::FoundDisk(found) => found.backing(),
         }
@@ -366,7 +363,7 @@ impl Builtins {
                             self.upkeep.add((key, tap), served.clone(), false, now);
                         }
                         Made::Disk(_) | Made::FoundDisk(_) => self.disk_upkeep.add(),
-                        Made::FoundInterface { .. } | Made::Rules(_) => {}
+                        Made::FoundInterface { .. } => {}
                     }
                     self.made.insert((key, tap), made);
                 }
@@ -542,10 +539,7 @@ impl Builtins {
         let (ended, end) = mpsc::channel::<()>();
         let disks = self.made.values().filter_map(|made| match made {
             Made::Disk(disk) => disk.keep_if_young(),
-            Made::Interface(_)
-            | Made::FoundInterface { .. }
-            | Made::Rules(_)
-            | Made::FoundDisk(_) => None,
+            Made::Interface(_) | Made::FoundInterface { .. } | Made::FoundDisk(_) => None,
         });
         let works = disks.map(|keep| -> thread::Work {
             let ended = ended.clone();

@@ -90,7 +90,7 @@ pub(super) fn attach(
     })
 }
 
-/// What `--antispoof` means for an interface that is served.
+/// What `--antispoof` means for an interface.
 ///
 /// # Errors
 ///
@@ -103,6 +103,32 @@ pub(super) fn antispoof(
     let [vifname] = read(client, key, ["vifname"])?;
     let limits = Limits::read(client, key, true)?;
     Ok(Interface::new(key, tap, &vifname).and_then(|interface| limits.of(&interface)))
+}
+
+/// An interface that a script of an earlier daemon has put in place.
+pub(super) struct LimitedBefore {
+    pub(super) antispoof: Antispoof,
+    /// The value of its node `antispoof`.
+    pub(super) node: Vec<u8>,
+    /// Its `hotplug-error` says that its rules are missing.
+    pub(super) reported: bool,
+}
+
+/// What `--antispoof` means for an interface that is served already.
+///
+/// # Errors
+///
+/// As [`attach`].
+pub(super) fn limited_before(
+    client: &mut Client,
+    key: DeviceKey,
+    tap: bool,
+) -> Result<Result<LimitedBefore, Failure>, Error> {
+    let antispoof = antispoof(client, key, tap)?;
+    let [error, node] = read(client, key, ["hotplug-error", antispoof::NODE])?;
+    // Another error of a script's interface is not the daemon's to remove.
+    let reported = !error.is_empty() && node.starts_with(b"off");
+    Ok(antispoof.map(|antispoof| LimitedBefore { antispoof, node, reported }))
 }
 
 /// The nodes that say what a guest may send.

@@ -1,18 +1,21 @@
-//! An interface that a built-in hook has put in place, and that is to stay as it is.
+//! What is in place for an interface and stays as it was made.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Success;
 use super::failure::{Failure, Step};
+use super::limiter::Limited;
 use super::link::{Link, Links};
 use super::vif_bridge::Port;
 use super::vif_route::Routed;
+use super::{Success, firewall};
 
 /// What is in place for one pass of a network interface's hook.
 #[derive(Debug)]
 pub(crate) enum Served {
     Port(Port),
     Routed(Routed),
+    /// A script serves the interface: only the rules of `--antispoof` are the daemon's.
+    Limited(Limited),
 }
 
 /// The same, shared by the daemon, the thread that checks it and the thread that takes it away:
@@ -29,12 +32,23 @@ pub(crate) struct Checked {
     pub(crate) left_alone: Vec<String>,
     /// What cannot be put right.
     pub(crate) wrong: Option<Failure>,
+    /// What `wrong` means for the guest.
+    pub(crate) effect: Effect,
     /// The bridge that must be there before it can be: its name, empty for any.
     pub(crate) awaited_bridge: Option<Vec<u8>>,
     /// The interface as the check has left it; `None`: there is none.
     pub(crate) link: Option<Link>,
     /// The name that the interface has, or has when it comes back.
     pub(crate) name: String,
+}
+
+/// What a fault that cannot be put right means for the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Effect {
+    #[default]
+    CutOff,
+    /// The guest has a network, and no rules limit what it sends.
+    Unlimited,
 }
 
 impl SharedServed {
@@ -53,6 +67,7 @@ impl SharedServed {
         match served.as_ref()? {
             Served::Port(port) => port.wanted.antispoof.table(),
             Served::Routed(routed) => routed.wanted.antispoof.table(),
+            Served::Limited(limited) => Some(firewall::table_name(limited.interface())),
         }
     }
 
@@ -60,7 +75,7 @@ impl SharedServed {
     pub(crate) fn check(&self) -> Option<Checked> {
         let mut served = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let served = served.as_mut()?;
-        let mut checked = Checked::default();
+        let mut checked = Checked { effect: served.effect(), ..Checked::default() };
         let put_right = Links::open()
             .step(|| "talk to the kernel's network".into())
             .and_then(|mut links| served.put_right(&mut links, &mut checked));
@@ -76,16 +91,32 @@ impl SharedServed {
         match served {
             Some(Served::Port(port)) => port.detach(),
             Some(Served::Routed(routed)) => routed.detach(),
+            Some(Served::Limited(limited)) => limited.detach(),
             None => Ok(Success::default()),
         }
     }
 }
 
+impl SharedServed {
+    /// Ends the checks and leaves what is in place: a check that runs ends first.
+    pub(crate) fn retire(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
 impl Served {
+    const fn effect(&self) -> Effect {
+        match self {
+            Self::Port(_) | Self::Routed(_) => Effect::CutOff,
+            Self::Limited(_) => Effect::Unlimited,
+        }
+    }
+
     fn put_right(&mut self, links: &mut Links, checked: &mut Checked) -> Result<(), Failure> {
         match self {
             Self::Port(port) => port.put_right(links, checked),
             Self::Routed(routed) => routed.put_right(links, checked),
+            Self::Limited(limited) => limited.put_right(links, checked),
         }
     }
 
@@ -94,6 +125,7 @@ impl Served {
         match self {
             Self::Port(port) => port.link.as_ref(),
             Self::Routed(routed) => routed.link.as_ref(),
+            Self::Limited(limited) => limited.link.as_ref(),
         }
     }
 
@@ -101,6 +133,7 @@ impl Served {
         match self {
             Self::Port(port) => &port.wanted.interface.name,
             Self::Routed(routed) => &routed.wanted.interface.name,
+            Self::Limited(limited) => &limited.interface().name,
         }
     }
 }

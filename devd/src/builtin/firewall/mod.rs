@@ -108,9 +108,9 @@ fn refused(name: &str, error: &io::Error) -> Failure {
 }
 
 /// Are the rules in place as [`protect`] makes them, all of them and no others, and do they apply
-/// to the interface? Asks the kernel three times.
-pub(crate) fn holds(protection: &Protection) -> io::Result<bool> {
-    protection.table().is_in_place(&protection.interface.name)
+/// to the interface, which has this name now? Asks the kernel three times.
+pub(crate) fn holds(protection: &Protection, name: &str) -> io::Result<bool> {
+    protection.table().is_in_place(name)
 }
 
 /// Takes away what [`protect`] has made, if anything.
@@ -208,7 +208,7 @@ mod tests {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace, which takes root");
         run("ip link add name vif3.0 type veth peer name guest");
         let protection = protection(b"", &["10.0.0.3", "10.1.0.0/20", "fd00::3"]);
-        assert!(!holds(&protection).unwrap(), "nothing is there");
+        assert!(!holds(&protection, "vif3.0").unwrap(), "nothing is there");
         let table = "netdev devd-vif3.0";
         let changes = [
             "flush ruleset".to_owned(),
@@ -222,11 +222,11 @@ mod tests {
         ];
         for change in &changes {
             protect(&protection).unwrap();
-            assert!(holds(&protection).unwrap());
+            assert!(holds(&protection, "vif3.0").unwrap());
             protect(&protection).unwrap();
-            assert!(holds(&protection).unwrap(), "made twice");
+            assert!(holds(&protection, "vif3.0").unwrap(), "made twice");
             run_nft(change);
-            assert!(!holds(&protection).unwrap(), "{change}");
+            assert!(!holds(&protection, "vif3.0").unwrap(), "{change}");
         }
         protect(&protection).unwrap();
         let one_rule_less = run("nft -a list chain netdev devd-vif3.0 guest-arp");
@@ -234,12 +234,12 @@ mod tests {
         let handle = handle.split_whitespace().next().unwrap();
         let rule = format!("replace rule {table} guest-arp handle {handle} accept");
         run_nft(&rule);
-        assert!(!holds(&protection).unwrap(), "{rule}");
+        assert!(!holds(&protection, "vif3.0").unwrap(), "{rule}");
         protect(&protection).unwrap();
         let others = Protection { mac: [2; 6], ..protection.clone() };
-        assert!(!holds(&others).unwrap(), "of another MAC address");
+        assert!(!holds(&others, "vif3.0").unwrap(), "of another MAC address");
         unprotect(&protection.interface).unwrap();
-        assert!(!holds(&protection).unwrap());
+        assert!(!holds(&protection, "vif3.0").unwrap());
         unprotect(&protection.interface).unwrap();
     }
 
@@ -251,9 +251,9 @@ mod tests {
         let protection = protection(b"web", &["10.0.0.3"]);
         protect(&protection).unwrap();
         run("ip link set vif3.0 name web");
-        assert!(holds(&protection).unwrap());
+        assert!(holds(&protection, "web").unwrap());
         protect(&protection).unwrap();
-        assert!(holds(&protection).unwrap());
+        assert!(holds(&protection, "web").unwrap());
     }
 
     #[test]
@@ -266,7 +266,7 @@ mod tests {
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let protection = protection(b"", &addresses);
         protect(&protection).unwrap();
-        assert!(holds(&protection).unwrap());
+        assert!(holds(&protection, "vif3.0").unwrap());
     }
 
     #[track_caller]

@@ -130,13 +130,13 @@ impl DiskUpkeep {
         drift: Option<Drift>,
     ) -> Result<(), Error> {
         let Some(drift) = drift else {
-            if self.wrong.remove(&key).is_some() && write_error(client, key, None)? {
+            if self.wrong.remove(&key).is_some() && write_error(client, key, None, None)? {
                 log::info!("{key}: the disk is as it should be again");
             }
             return Ok(());
         };
         let words = drift.to_string();
-        if self.wrong.get(&key) != Some(&words) && write_error(client, key, Some(&words))? {
+        if self.wrong.get(&key) != Some(&words) && write_error(client, key, Some(&words), None)? {
             match drift {
                 Drift::FileDeleted(_) => log::warn!("{key}: {words}"),
                 Drift::DeviceGone(_) | Drift::FileLost(_) | Drift::OtherFile(..) => {

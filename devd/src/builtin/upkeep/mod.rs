@@ -22,9 +22,10 @@ use xs_client::{Client, Error, Outcome};
 
 use self::events::{LinkEvent, Listener, Overrun};
 use self::pace::Pace;
+use super::antispoof;
 use super::failure::Failure;
 use super::link::Link;
-use super::served::{Checked, SharedServed};
+use super::served::{Checked, Effect, SharedServed};
 use super::thread::{self, Wake};
 use super::vif_bridge;
 
@@ -353,7 +354,8 @@ impl Upkeep {
             };
             log::warn!("{key}: {}{waits}", changes.join("; "));
         }
-        let judged = entry.judge(client, key, checked.wrong, checked.awaited_bridge);
+        let judged =
+            entry.judge(client, key, (checked.wrong, checked.effect), checked.awaited_bridge);
         let again = judged.as_ref().map_or(Some(SLOW), |wait| *wait);
         if let Some(wait) = again {
             self.set_due(pass, now.after(wait));
@@ -372,13 +374,14 @@ impl Entry {
         &mut self,
         mut client: Option<&mut Client>,
         key: DeviceKey,
-        wrong: Option<Failure>,
+        (wrong, effect): (Option<Failure>, Effect),
         awaited_bridge: Option<Vec<u8>>,
     ) -> Result<Option<Duration>, Error> {
         let Some(wrong) = wrong else {
+            let limited = self.table.is_some().then_some(&b"on"[..]);
             if self.reported
                 && let Some(client) = &mut client
-                && write_error(client, key, None)?
+                && write_error(client, key, None, limited)?
             {
                 log::info!("{key}: {} is as it should be again", self.name);
             }
@@ -388,18 +391,23 @@ impl Entry {
             return Ok(None);
         };
         let words = wrong.words();
+        let (effect, antispoof) = match effect {
+            Effect::CutOff => ("its guest is cut off", None),
+            Effect::Unlimited => (antispoof::UNLIMITED, Some(antispoof::off(words))),
+        };
+        let antispoof = antispoof.as_deref();
         let (wait, told) = match &self.health {
             // An interface goes before its device does; a network that is restarted comes back.
             Health::Right => (Duration::ZERO, false),
             Health::Wrong { words: before, wait, .. } if before == words => (*wait, true),
             Health::Suspect { wait, .. } | Health::Wrong { wait, .. } => match client {
-                Some(client) => (*wait, write_error(client, key, Some(words))?),
+                Some(client) => (*wait, write_error(client, key, Some(words), antispoof)?),
                 None => (*wait, false),
             },
         };
         let wait = pace::next_wait(wait);
         if told && !matches!(&self.health, Health::Wrong { words: before, .. } if before == words) {
-            log::error!("{key}: its guest is cut off: {words}");
+            log::error!("{key}: {effect}: {words}");
         }
         self.reported |= told;
         self.health = if told {
@@ -420,8 +428,13 @@ fn next_look(now: Time) -> Time {
 
 /// Writes `hotplug-error`, or removes it, if the device is served. `hotplug-status` stays
 /// `connected`: netback and the toolstack take any other value for a device that has never been
-/// served. False if the device is not served (any more).
-fn write_error(client: &mut Client, key: DeviceKey, words: Option<&str>) -> Result<bool, Error> {
+/// served. `antispoof`: the new value of that node. False if the device is not served (any more).
+fn write_error(
+    client: &mut Client,
+    key: DeviceKey,
+    words: Option<&str>,
+    antispoof: Option<&[u8]>,
+) -> Result<bool, Error> {
     let written = client.transaction(|transaction| {
         let mut is = |node, wanted: &dyn Fn(&[u8]) -> bool| match transaction
             .read(format!("{key}/{node}"))
@@ -435,6 +448,9 @@ fn write_error(client: &mut Client, key: DeviceKey, words: Option<&str>) -> Resu
         };
         if !is("state", &served)? || !is("hotplug-status", &|value| value == b"connected")? {
             return Ok(Outcome::Abort(false));
+        }
+        if let Some(value) = antispoof {
+            transaction.write(format!("{key}/{}", antispoof::NODE), value)?;
         }
         let node = format!("{key}/hotplug-error");
         let written = match words {
