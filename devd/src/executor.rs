@@ -221,6 +221,14 @@ pub(crate) fn mark_connected(client: &mut Client, key: DeviceKey) -> Result<bool
     })
 }
 
+/// Removes the reason of an earlier failure from a device that is served now. False if the store
+/// refused.
+pub(crate) fn remove_error(client: &mut Client, key: DeviceKey) -> Result<bool, Error> {
+    tell(client, key, "remove its hotplug-error", |_| true, &mut |transaction, directory| {
+        missing_is_fine(transaction.rm(format!("{directory}/hotplug-error")))
+    })
+}
+
 /// Who may have written `hotplug-error` before the daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorNode {

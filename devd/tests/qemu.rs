@@ -406,6 +406,7 @@ fn a_qemu_that_fails_to_start_is_reported_and_tried_again() {
     world.qemu();
     world.wait_connected(&device);
     assert_eq!(world.node(&device, "hotplug-status").as_deref(), Some("connected"));
+    wait_until("the reason to go", || world.node(&device, "hotplug-error").is_none());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What the dispatcher decides, carried out.
 
 use devd_core::{
-    Action, DeviceKey, Domid, HookEnd, HookFailure, HotplugStatus, Reason, ServiceEvent,
+    Action, DeviceKey, Domid, HookEnd, HookFailure, HotplugStatus, Notice, Reason, ServiceEvent,
     ServiceFailure, Time,
 };
 use nix::sys::signal::Signal;
@@ -66,6 +66,7 @@ impl Daemon<'_> {
                     Reason::NoScript | Reason::NoType => ErrorNode::Hook,
                     Reason::Service(_) | Reason::Lost => {
                         text = self.qemus.explain(key.domid, text);
+                        self.qemus.set_reported(key);
                         ErrorNode::Daemon
                     }
                 };
@@ -77,7 +78,14 @@ impl Daemon<'_> {
             Action::Rewind(key) => self.qemus.rewind(client, key)?,
             Action::Remove(key) => self.removals.add(key),
             Action::ForgetGuest(domid) => self.qemus.forget(client, domid, now)?,
-            Action::Report(key, notice) => self.report(key, notice),
+            Action::Report(key, notice) => {
+                if matches!(notice, Notice::Attached | Notice::Adopted)
+                    && self.qemus.take_reported(key)
+                {
+                    executor::remove_error(client, key)?;
+                }
+                self.report(key, notice);
+            }
         }
         Ok(())
     }

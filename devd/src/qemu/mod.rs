@@ -7,7 +7,7 @@ mod log_file;
 mod log_watch;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
@@ -122,6 +122,8 @@ pub(crate) struct Qemus {
     processes: HashMap<Domid, Running>,
     /// What the logs of QEMUs end with that failed. A guest's next QEMU removes its entry.
     last_lines: HashMap<Domid, String>,
+    /// Devices whose `hotplug-error` is the failure of a QEMU.
+    reported: HashSet<DeviceKey>,
     /// Their deadlines, the earliest first. One that is not its process's any more does not count.
     deadlines: BinaryHeap<Reverse<(Time, Domid)>>,
     /// What ran already at the daemon's start. Nobody else has started QEMUs since.
@@ -150,6 +152,7 @@ impl Qemus {
             log_dir,
             processes: HashMap::new(),
             last_lines: HashMap::new(),
+            reported: HashSet::new(),
             deadlines: BinaryHeap::new(),
             found: Orphans::default(),
             watching: false,
@@ -373,6 +376,7 @@ impl Qemus {
     ) -> Result<(), Error> {
         self.stale.retain(|key| key.domid != domid);
         self.last_lines.remove(&domid);
+        self.reported.retain(|key| key.domid != domid);
         self.remove(client, Leftover { domid, node: format!("libxl/{domid}"), tries: 0 }, now)
     }
 
@@ -615,6 +619,16 @@ impl Qemus {
                 log.bound(domid, now);
             }
         }
+    }
+
+    /// The failure of its guest's QEMU is in the device's `hotplug-error` from now on.
+    pub(crate) fn set_reported(&mut self, key: DeviceKey) {
+        self.reported.insert(key);
+    }
+
+    /// The device is served: has it a `hotplug-error` to remove?
+    pub(crate) fn take_reported(&mut self, key: DeviceKey) -> bool {
+        self.reported.remove(&key)
     }
 
     fn noted_pid(&self, client: &mut Client, domid: Domid) -> Result<Option<Pid>, Error> {
