@@ -23,7 +23,7 @@ const LOOK_UNREPORTED: Duration = Duration::from_secs(1);
 /// Which logs have grown, and when to look at them.
 #[derive(Debug, Default)]
 pub(super) struct LogWatch {
-    /// `None`: no QEMU has had a log yet, or the system refuses an inotify.
+    /// `None`: no QEMU has a log, or the system refuses an inotify.
     inotify: Option<Inotify>,
     watches: HashMap<WatchDescriptor, Domid>,
     grown: Vec<Domid>,
@@ -50,17 +50,22 @@ impl LogWatch {
         self.look_at(domid, now.after(LOOK));
     }
 
-    /// The guest's QEMU has ended.
+    /// The guest's QEMU has ended. The inotify is closed with the last log.
     pub(super) fn remove(&mut self, domid: Domid) {
         self.grown.retain(|grown| *grown != domid);
-        let Some(inotify) = &self.inotify else { return };
-        self.watches.retain(|watch, watched| {
-            if *watched == domid {
-                // EINVAL: a report has just removed the watch.
-                let _ = inotify.rm_watch(*watch);
-            }
-            *watched != domid
-        });
+        if let Some(inotify) = &self.inotify {
+            self.watches.retain(|watch, watched| {
+                if *watched == domid {
+                    // EINVAL: a report has just removed the watch.
+                    let _ = inotify.rm_watch(*watch);
+                }
+                *watched != domid
+            });
+        }
+        // Each log is watched, or waits for its look.
+        if self.watches.is_empty() && self.grown.is_empty() {
+            (self.inotify, self.look) = (None, None);
+        }
     }
 
     /// inotify has reports.
