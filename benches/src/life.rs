@@ -3,7 +3,7 @@
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HotplugStatus, Notice, Observation,
-    Phase, Removal, ServiceEvent, Settings, State, Time, Verb,
+    Phase, QemuEvent, Removal, Settings, Time, Verb, XenbusState,
 };
 
 use crate::DEVICES;
@@ -28,7 +28,7 @@ const HOOK: [&str; 2] = ["/physical-device", "/hotplug-status"];
 /// What the store says about a device.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    state: Option<State>,
+    state: Option<XenbusState>,
     online: bool,
     hotplug: HotplugStatus,
 }
@@ -37,8 +37,8 @@ struct Node {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     hooks: u32,
-    services_started: u32,
-    services_stopped: u32,
+    qemus_started: u32,
+    qemus_stopped: u32,
     attached: u32,
     gone: u32,
     forgotten: u32,
@@ -95,18 +95,21 @@ impl Lives {
 
     fn begin(&mut self, domid: Domid) {
         self.turn_to(domid);
-        let made =
-            Node { state: Some(State::Initialising), online: true, hotplug: HotplugStatus::Silent };
+        let made = Node {
+            state: Some(XenbusState::Initialising),
+            online: true,
+            hotplug: HotplugStatus::Silent,
+        };
         self.nodes = [made; DEVICES.len()];
         (0..DEVICES.len()).for_each(|device| self.happens(device, &TOOLSTACK));
         self.act();
         for device in 0..DEVICES.len() {
-            self.reaches(device, State::InitWait, &BACKEND);
+            self.reaches(device, XenbusState::InitWait, &BACKEND);
         }
         for device in 0..DEVICES.len() {
-            self.reaches(device, State::Connected, &["/state"]);
+            self.reaches(device, XenbusState::Connected, &["/state"]);
         }
-        let attached = Tally { hooks: 3, services_started: 1, attached: 4, ..Tally::default() };
+        let attached = Tally { hooks: 3, qemus_started: 1, attached: 4, ..Tally::default() };
         assert_eq!(self.tally, attached);
         let key = self.key(0);
         assert_eq!(self.dispatcher.phase(key), Some(Phase::Attached));
@@ -114,22 +117,24 @@ impl Lives {
 
     fn end(&mut self, domid: Domid) {
         self.turn_to(domid);
-        let served =
-            Node { state: Some(State::Connected), online: true, hotplug: HotplugStatus::Connected };
+        let served = Node {
+            state: Some(XenbusState::Connected),
+            online: true,
+            hotplug: HotplugStatus::Connected,
+        };
         self.nodes = [served; DEVICES.len()];
         for device in 0..DEVICES.len() {
             self.nodes[device].online = false;
             self.happens(device, &["/online"]);
-            self.reaches(device, State::Closing, &["/state"]);
-            self.reaches(device, State::Closed, &["/state"]);
+            self.reaches(device, XenbusState::Closing, &["/state"]);
+            self.reaches(device, XenbusState::Closed, &["/state"]);
         }
         while let Some(at) = self.dispatcher.poll_timeout() {
             self.now = at;
             self.dispatcher.handle_timeout(at);
             self.act();
         }
-        let gone =
-            Tally { hooks: 3, services_stopped: 1, gone: 4, forgotten: 1, ..Tally::default() };
+        let gone = Tally { hooks: 3, qemus_stopped: 1, gone: 4, forgotten: 1, ..Tally::default() };
         assert_eq!(self.tally, gone);
         assert_eq!(self.dispatcher.phase(self.key(0)), None);
     }
@@ -153,7 +158,7 @@ impl Lives {
         device.expect("it is one of the guest's devices")
     }
 
-    fn reaches(&mut self, device: usize, state: State, nodes: &[&str]) {
+    fn reaches(&mut self, device: usize, state: XenbusState, nodes: &[&str]) {
         self.nodes[device].state = Some(state);
         self.happens(device, nodes);
         self.act();
@@ -203,16 +208,16 @@ impl Lives {
                     }
                     self.dispatcher.handle_hook_end(key, HookEnd::Success, now);
                 }
-                Action::FindService(domid) => {
-                    self.dispatcher.handle_service(domid, ServiceEvent::Absent, now);
+                Action::FindQemu(domid) => {
+                    self.dispatcher.handle_qemu(domid, QemuEvent::Absent, now);
                 }
-                Action::StartService(domid) => {
-                    self.tally.services_started += 1;
-                    self.dispatcher.handle_service(domid, ServiceEvent::Ready, now);
+                Action::StartQemu(domid) => {
+                    self.tally.qemus_started += 1;
+                    self.dispatcher.handle_qemu(domid, QemuEvent::Ready, now);
                 }
-                Action::StopService(domid) => {
-                    self.tally.services_stopped += 1;
-                    self.dispatcher.handle_service(domid, ServiceEvent::Absent, now);
+                Action::StopQemu(domid) => {
+                    self.tally.qemus_stopped += 1;
+                    self.dispatcher.handle_qemu(domid, QemuEvent::Absent, now);
                 }
                 Action::MarkDetached(key) => {
                     let device = self.index(key);
@@ -221,7 +226,7 @@ impl Lives {
                 }
                 Action::Remove(key) => {
                     let device = self.index(key);
-                    assert_eq!(self.nodes[device].state, Some(State::Closed));
+                    assert_eq!(self.nodes[device].state, Some(XenbusState::Closed));
                     self.nodes[device].state = None;
                     self.dispatcher.handle_removal(key, Removal::Removed, now);
                     self.happens(device, &[""]);

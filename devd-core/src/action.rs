@@ -23,13 +23,13 @@ pub enum Action {
     /// End the device's hook and all it has started (SIGKILL).
     KillHook(DeviceKey),
     /// Find out whether a QEMU for the guest runs already, then call
-    /// [`handle_service`](crate::Dispatcher::handle_service) with `Ready` or `Absent`.
-    FindService(Domid),
+    /// [`handle_qemu`](crate::Dispatcher::handle_qemu) with `Ready` or `Absent`.
+    FindQemu(Domid),
     /// Start a QEMU for the guest; `Ready` or `Failed` when that is known.
-    StartService(Domid),
+    StartQemu(Domid),
     /// End the guest's QEMU and remove its nodes; `Absent` when that is done, or `Failed`: one of
     /// them, and once.
-    StopService(Domid),
+    StopQemu(Domid),
     /// Empty the `hotplug-status` and remove the `hotplug-error` of an earlier try.
     Reset(DeviceKey),
     /// Write `hotplug-status` for a hook that did well without saying so.

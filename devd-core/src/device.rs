@@ -1,4 +1,4 @@
-//! What is known about one device.
+//! One device: its phase, and the facts that the daemon knows of it.
 
 use alloc::sync::Arc;
 
@@ -6,76 +6,78 @@ use crate::facts::{HookFacts, RecentFacts};
 use crate::link::Link;
 use crate::pace::Pace;
 use crate::{
-    DeviceKey, Hook, HotplugStatus, Node, Observation, Reason, Server, State, Time, Verb, Want,
+    DeviceKey, Hook, HotplugStatus, Node, Observation, Reason, ServedBy, Time, Verb, Want,
+    XenbusState,
 };
 
-/// How far a hook is.
+/// The progress of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Run {
-    /// Waits until fewer hooks run.
+    /// The hook waits until fewer hooks run.
     Queued,
-    /// Runs.
+    /// The hook runs.
     Running,
-    /// Was told to end and has not yet.
+    /// The hook was told to end and still runs.
     Stopping,
-    /// Has ended; the store has not been looked at since.
+    /// The hook has ended; the device was not observed since.
     Ended,
 }
 
-/// Where a device is in its life, as far as the daemon is concerned.
+/// The phase of a device's life: the work that the daemon has done or is doing for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Nothing of ours is in place yet.
+    /// The daemon has started nothing for the device yet.
     Waiting,
-    /// The add hook is at work.
+    /// The add hook is queued, runs, or has just ended.
     Attaching(Run),
-    /// It waits for its guest's QEMU.
-    Starting,
-    /// It is served.
+    /// The device waits for its guest's QEMU.
+    AwaitingQemu,
+    /// The device is served.
     Attached,
-    /// The removal hook is at work.
+    /// The removal hook is queued, runs, or has just ended.
     Detaching(Run),
-    /// Nothing of ours is in place any more; the directory stays a while, so that the
-    /// toolstack can read in it that the device has closed.
+    /// The removal hook has ended. The directory stays a while, so that the toolstack can read
+    /// there that the device has closed.
     Lingering,
-    /// The directory is being removed.
+    /// The daemon is removing the directory.
     Removing,
-    /// It is not served, and why.
+    /// The device is not served, for this reason.
     Failed(Reason),
 }
 
-/// Is a look at the store under way?
+/// The progress of a device's observation, a read of its nodes in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Look {
-    /// No.
+pub(crate) enum ObservationState {
+    /// No observation is under way.
     Idle,
-    /// It is asked for and has not begun: it will see all that happens until then.
+    /// The observation is queued and has not begun: it covers every event until it begins.
     Asked,
-    /// It has begun: it may have missed what happens now.
+    /// The observation has begun: it may miss an event that comes now.
     Begun,
-    /// It has begun, and something has happened since: it does not go on.
+    /// An event came after the observation had begun: a new one follows this one.
     Stale,
-    /// It is under way, and what it finds may be of a time, or of a device, that is past: it
-    /// does not count, and another will be asked for.
+    /// The facts that are being read may be out of date, or of the predecessor: the result is
+    /// discarded, and a new observation follows.
     Void,
-    /// The store refused it; it is tried again later.
+    /// The store refused the observation; a timer repeats it.
     Refused,
-    /// It will be asked for when the removal hook, or the removal, has ended.
+    /// The observation is put off until the removal hook, or the removal of the directory, has
+    /// ended.
     Deferred,
 }
 
-/// Has the add hook of this life run?
+/// Has the add hook run for this device, since its key was last renewed?
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Touched {
-    /// Not known yet: the device has never been looked at.
+pub(crate) enum HookHistory {
+    /// The device was never observed, so an earlier daemon may have run the hook.
     Unknown,
     No,
-    /// The first run is being started, and does not count if the start fails.
+    /// The first run is being started; if the start fails, the history is `No` again.
     Starting,
     Yes,
 }
 
-impl Touched {
+impl HookHistory {
     /// May a hook have run?
     pub(crate) const fn may_have_run(self) -> bool {
         match self {
@@ -85,13 +87,14 @@ impl Touched {
     }
 }
 
-/// What is known, while a removal hook runs, of another device with the same name.
+/// What the daemon knows of another device with the same key while the removal hook runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Successor {
     Unseen,
-    /// The directory went, or was made anew: the next event of `state` is the successor's.
+    /// The directory was removed or created again: the next event of `state` belongs to the
+    /// successor.
     DirectoryChanged,
-    /// It was reported.
+    /// The successor was reported.
     Told,
 }
 
@@ -99,71 +102,71 @@ pub(crate) enum Successor {
 pub(crate) struct Device {
     pub(crate) key: DeviceKey,
     pub(crate) phase: Phase,
-    pub(crate) look: Look,
-    /// What this look has found so far.
+    pub(crate) observation: ObservationState,
+    /// The facts that this observation has found so far.
     pub(crate) found: Want,
-    /// What `state` was when that was last looked up.
-    pub(crate) state: Option<State>,
-    /// The same of `online`.
+    /// The value of `state` when it was last read.
+    pub(crate) state: Option<XenbusState>,
+    /// The value of `online` when it was last read.
     pub(crate) online: bool,
-    pub(crate) touched: Touched,
-    /// It was there before it was heard of: an earlier daemon may have served it.
-    pub(crate) listed: bool,
-    /// The hook was started by an earlier daemon, and takes no place from others.
+    pub(crate) hook_history: HookHistory,
+    /// A listing found the device, not an event: an earlier daemon may have attached it.
+    pub(crate) found_by_listing: bool,
+    /// An earlier daemon started the hook, so the hook takes no place among `max_hooks`.
     pub(crate) adopted: bool,
-    /// The second pass of a hook, for the emulated interface, is (to be) run.
+    /// The hook is in its second pass, for the emulated interface.
     pub(crate) tap: bool,
-    /// The hook was told to end because it took too long.
-    pub(crate) overdue: bool,
-    /// The device went while its add hook ran, which has less time left therefore, and whose
-    /// work is not for the device that may be there afterwards.
-    pub(crate) hurried: bool,
-    /// Nobody knows how the hook ended.
-    pub(crate) unsure: bool,
-    /// The directory was gone when the removal hook was called for.
+    /// The hook was told to end because it exceeded `hook_timeout`.
+    pub(crate) timed_out: bool,
+    /// The device went or was replaced while its add hook ran: the hook has less time, and its
+    /// result does not count for a successor.
+    pub(crate) device_gone: bool,
+    /// The hook's exit status is unknown: an earlier daemon started it.
+    pub(crate) exit_unknown: bool,
+    /// The directory was gone when the removal began.
     pub(crate) vanished: bool,
-    /// It was reported for not reaching InitWait.
-    pub(crate) slow: bool,
+    /// The device was reported for not reaching InitWait in time.
+    pub(crate) late_reported: bool,
     /// Does another device of this name wait for the removal hook?
     pub(crate) successor: Successor,
-    /// What its hook had said when that was last looked up.
+    /// The value of `hotplug-status` when it was last read.
     pub(crate) hotplug: HotplugStatus,
-    /// It says there what has become of the add hook, for all that is known.
+    /// `hotplug-status` has a mark, as far as the daemon knows.
     pub(crate) marked: bool,
-    /// What `hotplug-status` is to say and the store has refused to let it say, or may have:
-    /// until that is there, what is there tells nothing.
-    pub(crate) owed: Option<HotplugStatus>,
-    /// How often its add hook runs.
+    /// A mark whose write failed or is unconfirmed. Until `hotplug-status` has this value, ignore
+    /// the node.
+    pub(crate) unconfirmed_mark: Option<HotplugStatus>,
+    /// The pace of the add hook's runs.
     pub(crate) pace: Pace,
-    /// Tries that have failed, since the last that did not, be it for another device of this
-    /// name: whoever replaces devices that fail waits no less than who does not.
+    /// Consecutive failures. A replacement keeps the count, so recreating a device does not skip
+    /// the back-off.
     pub(crate) failures: u8,
     /// How often its removal hook could not be started.
     pub(crate) unstarted: u8,
-    /// Looks that the store has refused, since the last that it did not.
+    /// Consecutive observations that the store refused.
     pub(crate) refusals: u8,
-    /// When the device was first seen closed.
+    /// The time of the first observation that found the device closed.
     pub(crate) closed_at: Option<Time>,
-    /// What the hook needs, remembered: the store may not have it any more when it is needed.
+    /// The facts that the hooks need. The removal hook needs them when the store may have lost them
+    /// already.
     pub(crate) hook: Option<Arc<HookFacts>>,
-    /// The values that the last run of the add hook was given: a try with the same values fails
-    /// for the same reason.
+    /// The facts of the last run of the add hook: a run with the same facts fails for the same
+    /// reason.
     pub(crate) tried: Option<Arc<HookFacts>>,
-    /// `script` is not there any more.
-    pub(crate) bare: bool,
-    /// The list of its guest's devices.
+    /// The last observation found no `script`; `hook` may still have its former value.
+    pub(crate) script_removed: bool,
+    /// The index of its guest, and the neighbours in the guest's list of devices.
     pub(crate) guest: u32,
     pub(crate) next: Link,
     pub(crate) previous: Link,
-    /// The next of its guest's devices whose hooks wait.
+    /// The next of its guest's devices whose hooks are queued.
     pub(crate) next_in_line: Link,
-    /// Where its deadlines are.
+    /// The places of its deadlines in the heap.
     pub(crate) timer: Link,
-    pub(crate) look_timer: Link,
+    pub(crate) observation_timer: Link,
 }
 
-/// Was `script` missing when `state` was not looked at? It may have gone with the whole
-/// directory.
+/// Was `script` missing in an observation without `state`? The whole directory may have gone then.
 pub(crate) fn is_hollow(seen: &Observation<'_>) -> bool {
     let alone = seen.want.contains(Want::HOOK) && !seen.want.contains(Want::STATE);
     alone && seen.script.is_none()
@@ -174,23 +177,23 @@ impl Device {
         Self {
             key,
             phase: Phase::Waiting,
-            look: Look::Idle,
+            observation: ObservationState::Idle,
             found: Want::NONE,
             state: None,
             online: false,
-            touched: Touched::Unknown,
-            listed: false,
+            hook_history: HookHistory::Unknown,
+            found_by_listing: false,
             adopted: false,
             tap: false,
-            overdue: false,
-            hurried: false,
-            unsure: false,
+            timed_out: false,
+            device_gone: false,
+            exit_unknown: false,
             vanished: false,
-            slow: false,
+            late_reported: false,
             successor: Successor::Unseen,
             hotplug: HotplugStatus::Silent,
             marked: false,
-            owed: None,
+            unconfirmed_mark: None,
             pace: Pace::NONE,
             failures: 0,
             unstarted: 0,
@@ -198,17 +201,17 @@ impl Device {
             closed_at: None,
             hook: None,
             tried: None,
-            bare: false,
+            script_removed: false,
             guest,
             next: Link::NONE,
             previous: Link::NONE,
             next_in_line: Link::NONE,
             timer: Link::NONE,
-            look_timer: Link::NONE,
+            observation_timer: Link::NONE,
         }
     }
 
-    /// What its hook is run with, if that is known.
+    /// The hook's arguments, if its facts are known.
     pub(crate) fn hook(&self, verb: Verb) -> Option<Hook<'_>> {
         let facts = self.hook.as_ref()?;
         Some(Hook {
@@ -221,34 +224,34 @@ impl Device {
         })
     }
 
-    /// Is it of a kind whose hook the daemon runs?
+    /// Does the daemon run a hook for this kind of device?
     pub(crate) const fn has_hook(&self) -> bool {
-        match self.key.kind.server() {
-            Server::NetworkHook | Server::BlockHook => true,
-            Server::Qemu | Server::Elsewhere => false,
+        match self.key.kind.served_by() {
+            ServedBy::NetworkHook | ServedBy::BlockHook => true,
+            ServedBy::Qemu | ServedBy::Elsewhere => false,
         }
     }
 
-    /// Is its removal hook at work, with all that it needs known?
+    /// Is the removal hook queued or running, with its facts known?
     pub(crate) const fn is_being_detached(&self) -> bool {
         matches!(self.phase, Phase::Detaching(Run::Queued | Run::Running | Run::Stopping))
             && self.hook.is_some()
     }
 
-    /// The directory went, or was made anew, while the removal hook runs.
+    /// Records that the directory was removed or created again while the removal hook runs.
     pub(crate) fn directory_changed(&mut self) {
         if self.successor == Successor::Unseen {
             self.successor = Successor::DirectoryChanged;
         }
     }
 
-    /// Is this another device than the one that has failed or was served? A mark in the store
-    /// shows that one until its hook is run again, if the store has not refused the mark.
-    pub(crate) fn is_unmarked(&self, hotplug: HotplugStatus) -> bool {
-        self.marked && self.owed.is_none() && hotplug == HotplugStatus::Silent
+    /// Did the mark of a failed or served device vanish? Only a new directory has no mark, unless
+    /// the store refused the mark: this is another device.
+    pub(crate) fn mark_vanished(&self, hotplug: HotplugStatus) -> bool {
+        self.marked && self.unconfirmed_mark.is_none() && hotplug == HotplugStatus::Silent
     }
 
-    /// Has this node the value that the last run of the add hook was given?
+    /// Did the last run of the add hook have the same value of this node?
     pub(crate) fn has_tried(&self, node: Node) -> bool {
         match (&self.hook, &self.tried) {
             (Some(facts), Some(tried)) => facts.agree_on(node, tried),
@@ -256,13 +259,13 @@ impl Device {
         }
     }
 
-    /// Takes note of what a look has found.
+    /// Stores the facts that an observation has found.
     pub(crate) fn note(&mut self, seen: &Observation<'_>, recent: &mut RecentFacts) {
         self.found = self.found | seen.want;
         if seen.want.contains(Want::STATE) {
             self.state = seen.state;
             if seen.state.is_none() {
-                return; // What was there is what the removal hook is for.
+                return; // Keep the facts of the vanished directory: the removal hook needs them.
             }
         }
         if seen.want.contains(Want::ONLINE) {
@@ -270,65 +273,66 @@ impl Device {
         }
         if seen.want.contains(Want::HOTPLUG) {
             self.hotplug = seen.hotplug;
-            self.owed = self.owed.filter(|owed| *owed != seen.hotplug);
+            self.unconfirmed_mark = self.unconfirmed_mark.filter(|mark| *mark != seen.hotplug);
         }
         let facts = seen.want.contains(Want::HOOK) && self.state.is_some();
         if facts && !is_hollow(seen) && self.may_learn() {
-            self.bare = seen.script.is_none();
-            // What an earlier try has left behind is still its hook's to take away.
-            if !self.bare || !self.calls_for_removal_hook() {
+            self.script_removed = seen.script.is_none();
+            // An earlier attempt may need undoing: keep the `script` that removes it.
+            if !self.script_removed || !self.calls_for_removal_hook() {
                 self.hook = Some(recent.of(seen));
             }
         }
     }
 
-    /// Was all that its hook needs seen before its backend took it up? It is the same still: a
-    /// change, and another device of this name, have an event of `script` or of the directory.
+    /// Were the hook's facts read while `state` was 1? They are unchanged: each change of `script`
+    /// or of the directory has an event, which drops them.
     pub(crate) fn is_prepared(&self) -> bool {
         self.phase == Phase::Waiting
-            && self.touched == Touched::No
+            && self.hook_history == HookHistory::No
             && self.failures == 0
-            && self.owed.is_none()
+            && self.unconfirmed_mark.is_none()
             && self.lacks().is_none()
     }
 
-    /// What its hook needs may have changed, and a look that has begun may have missed that.
+    /// Drops the hook's facts, which may have changed; an observation that has begun may have
+    /// missed the change.
     pub(crate) fn forget_preparation(&mut self) {
-        // No hook has run of a device that is so early, or that has only just come: there is
-        // nothing to be taken away by it.
-        let untouched = match self.touched {
-            Touched::Unknown => match self.state {
-                Some(state) => state == State::Initialising,
-                None => !self.listed,
+        // In state 1, or right after the device's first event, no hook has run: a removal hook will
+        // not need the facts.
+        let untouched = match self.hook_history {
+            HookHistory::Unknown => match self.state {
+                Some(state) => state == XenbusState::Initialising,
+                None => !self.found_by_listing,
             },
-            Touched::No => true,
-            Touched::Starting | Touched::Yes => false,
+            HookHistory::No => true,
+            HookHistory::Starting | HookHistory::Yes => false,
         };
         if self.phase == Phase::Waiting && untouched && self.failures == 0 {
             self.hook = None;
-            if matches!(self.look, Look::Begun | Look::Stale) {
-                self.look = Look::Void;
+            if matches!(self.observation, ObservationState::Begun | ObservationState::Stale) {
+                self.observation = ObservationState::Void;
             }
         }
     }
 
-    /// A look does not count. But it may be the last that anybody sees of what a hook needs that
-    /// has run, and has to take its work away.
+    /// Keeps the hook's facts from a discarded observation, if no others are known: the removal
+    /// hook needs them, and the directory may be gone at the next observation.
     pub(crate) fn salvage(&mut self, seen: &Observation<'_>, recent: &mut RecentFacts) {
-        if self.hook.is_none() && self.touched.may_have_run() && seen.script.is_some() {
+        if self.hook.is_none() && self.hook_history.may_have_run() && seen.script.is_some() {
             self.hook = Some(recent.of(seen));
         }
     }
 
-    /// May what its hook needs have changed, to be taken notice of?
+    /// May new values of the hook's facts replace the known ones?
     fn may_learn(&self) -> bool {
         match self.phase {
             _ if self.hook.is_none() => true,
             Phase::Waiting | Phase::Attaching(Run::Queued) | Phase::Failed(_) => {
-                !self.is_unmarked(self.hotplug)
+                !self.mark_vanished(self.hotplug)
             }
             Phase::Attaching(Run::Running | Run::Stopping | Run::Ended)
-            | Phase::Starting
+            | Phase::AwaitingQemu
             | Phase::Attached
             | Phase::Detaching(_)
             | Phase::Lingering
@@ -336,98 +340,104 @@ impl Device {
         }
     }
 
-    /// Does it matter now that `online` has changed? That tells only whether what is closed is
-    /// to open again.
+    /// Does a change of `online` matter now? `online` only decides whether a closed device opens
+    /// again.
     pub(crate) fn minds_online(&self) -> bool {
         match self.phase {
             Phase::Detaching(_) | Phase::Lingering | Phase::Removing => false,
             Phase::Waiting
             | Phase::Attaching(_)
-            | Phase::Starting
+            | Phase::AwaitingQemu
             | Phase::Attached
             | Phase::Failed(_) => match self.state {
-                Some(State::Closed) => true,
-                // A look that finds it closed has looked at `online` as well.
-                Some(State::Closing) => self.look == Look::Begun,
+                Some(XenbusState::Closed) => true,
+                // The observation under way may find state 6, and reads `online` with it.
+                Some(XenbusState::Closing) => self.observation == ObservationState::Begun,
                 _ => false,
             },
         }
     }
 
-    /// Does it matter now that something has changed of what its hook needs? It does for a
-    /// device that waits for that to be put right, and for a look that has begun.
+    /// Does a change of the hook's facts matter now? Only a failed device, whose failure the change
+    /// may mend, and an observation that has begun depend on them.
     pub(crate) const fn minds_its_facts(&self) -> bool {
-        matches!(self.phase, Phase::Failed(_)) || matches!(self.look, Look::Begun)
+        matches!(self.phase, Phase::Failed(_))
+            || matches!(self.observation, ObservationState::Begun)
     }
 
-    /// What its hook cannot be run without and the store does not have.
+    /// The fact that the hook requires and the store lacks, as a failure.
     pub(crate) fn lacks(&self) -> Option<Reason> {
         let facts = self.hook.as_ref();
-        if self.bare || facts.is_none_or(|facts| facts.script.is_none()) {
+        if self.script_removed || facts.is_none_or(|facts| facts.script.is_none()) {
             return Some(Reason::NoScript);
         }
-        let network = self.key.kind.server() == Server::NetworkHook;
+        let network = self.key.kind.served_by() == ServedBy::NetworkHook;
         (network && facts.is_none_or(|facts| !facts.has_type)).then_some(Reason::NoType)
     }
 
-    /// Is its hook to be run once more, for the emulated interface?
+    /// Does the hook have a second pass, for the emulated interface, still to run?
     pub(crate) fn has_second_pass(&self) -> bool {
         let second = |facts: &Arc<HookFacts>| facts.ioemu && facts.script.is_some();
         !self.tap && self.hook.as_ref().is_some_and(second)
     }
 
-    /// Is there something that only the removal hook can take away?
+    /// May an add hook have run, with a script that can remove its work?
     pub(crate) fn calls_for_removal_hook(&self) -> bool {
         let has_script = self.hook.as_ref().is_some_and(|facts| facts.script.is_some());
-        has_script && self.touched.may_have_run()
+        has_script && self.hook_history.may_have_run()
     }
 
-    /// Is it being removed, by its hook, or with its directory? The store is looked at again
-    /// when that has ended.
+    /// Is the removal hook, or the removal of the directory, under way? Observations are put off
+    /// until it has ended.
     pub(crate) fn is_going(&self) -> bool {
         self.is_being_detached() || self.phase == Phase::Removing
     }
 
-    /// Was a look put off until the removal hook, or the removal, has ended?
+    /// Ends the deferral of an observation. Is an observation due?
     pub(crate) fn take_deferred_look(&mut self) -> bool {
-        let deferred = self.look == Look::Deferred;
+        let deferred = self.observation == ObservationState::Deferred;
         if deferred {
-            self.look = Look::Idle;
+            self.observation = ObservationState::Idle;
         }
-        // One that is under way may have begun before the last event.
-        deferred || self.look != Look::Idle
+        // An observation that is under way may have begun before the last event.
+        deferred || self.observation != ObservationState::Idle
     }
 
-    /// What a look finds that is under way does not count; nor does one that is asked for only:
-    /// it may be before the action that it is to see.
+    /// Discards the observation that is under way. A queued observation is discarded too: its read
+    /// may come before the action whose effect it must see.
     pub(crate) fn void_look(&mut self) {
-        self.look = match self.look {
-            Look::Asked | Look::Begun | Look::Stale | Look::Void => Look::Void,
-            Look::Idle | Look::Refused | Look::Deferred => self.look,
+        self.observation = match self.observation {
+            ObservationState::Asked
+            | ObservationState::Begun
+            | ObservationState::Stale
+            | ObservationState::Void => ObservationState::Void,
+            ObservationState::Idle | ObservationState::Refused | ObservationState::Deferred => {
+                self.observation
+            }
         };
     }
 
-    /// Begins a new life under the same key.
+    /// Resets the device for a successor with the same key.
     pub(crate) fn renew(&mut self) {
         self.phase = Phase::Waiting;
         self.found = Want::NONE;
         self.state = None;
-        self.touched = Touched::No;
-        self.listed = false;
+        self.hook_history = HookHistory::No;
+        self.found_by_listing = false;
         self.tap = false;
-        self.overdue = false;
-        self.hurried = false;
-        self.unsure = false;
+        self.timed_out = false;
+        self.device_gone = false;
+        self.exit_unknown = false;
         self.vanished = false;
-        self.slow = false;
+        self.late_reported = false;
         self.successor = Successor::Unseen;
         self.hotplug = HotplugStatus::Silent;
         self.marked = false;
-        self.owed = None;
+        self.unconfirmed_mark = None;
         self.closed_at = None;
         self.hook = None;
         self.tried = None;
-        self.bare = false;
+        self.script_removed = false;
         self.unstarted = 0;
     }
 }

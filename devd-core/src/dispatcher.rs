@@ -1,25 +1,26 @@
-//! The dispatcher: what comes in, what goes out, and the deadlines between.
+//! The dispatcher: events and results come in, actions go out, deadlines lie between.
 
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use crate::device::{Look, Successor, Touched, is_hollow};
+use crate::device::{HookHistory, ObservationState, Successor, is_hollow};
 use crate::facts::RecentFacts;
 use crate::hook_queue::HookQueue;
-use crate::sight::{needed, sight};
+use crate::status::{classify, required_facts};
 use crate::timer::{Owner, Timers};
 use crate::{
     Action, BackendPath, DeviceKey, Domid, Hook, HookEnd, HookFailure, HotplugStatus, Kind, Leaf,
-    Notice, Observation, Phase, Reason, Registry, Remedy, Retry, Run, Server, ServiceState, Time,
+    Notice, Observation, Phase, QemuState, Reason, Registry, Remedy, Retry, Run, ServedBy, Time,
     Verb, Want,
 };
 
-/// What can be chosen about the dispatcher.
+/// Limits and waits that the caller chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// After so long without InitWait a device is reported. It is still waited for.
+    /// A device that has not reached InitWait after this time is reported; the dispatcher goes on
+    /// waiting.
     pub init_timeout: Duration,
-    /// After so long a hook is told to end.
+    /// A hook that runs longer is told to end.
     pub hook_timeout: Duration,
     /// How long a hook that was told to end has before it is killed.
     pub kill_grace: Duration,
@@ -76,13 +77,13 @@ impl Settings {
 pub enum Removal {
     /// The directory is gone.
     Removed,
-    /// It was left alone: its `state` is not 6 any more.
+    /// The directory stays: its `state` is not 6 any more.
     Changed,
     /// The store refused.
     Refused,
 }
 
-/// Decides. See the [crate's](crate) documentation.
+/// Decides what the daemon does. See the [crate's](crate) documentation.
 #[derive(Clone, Debug)]
 pub struct Dispatcher {
     pub(crate) settings: Settings,
@@ -96,7 +97,7 @@ pub struct Dispatcher {
     pub(crate) closing: bool,
 }
 
-// What comes in.
+// Input.
 impl Dispatcher {
     /// A dispatcher that knows of no device.
     #[must_use]
@@ -112,10 +113,10 @@ impl Dispatcher {
         }
     }
 
-    /// Something has happened at this path. Paths that do not matter cost a parse.
+    /// Handles a watch event at this path. A path that does not matter costs only its parse.
     pub fn handle_event(&mut self, path: BackendPath<'_>) {
         match path {
-            // Without it there is no device.
+            // A device exists as long as its `state` exists.
             BackendPath::Device(key, Leaf::State) => {
                 let index = self.registry.insert(key);
                 self.look(index);
@@ -134,7 +135,8 @@ impl Dispatcher {
                     device.directory_changed();
                 }
                 let matters = match leaf {
-                    // It goes, and this is how; what comes in its place has a `state`.
+                    // During a removal, this event is the daemon's own; a successor announces
+                    // itself through `state`.
                     Leaf::Directory => device.phase != Phase::Removing,
                     Leaf::Online => device.minds_online(),
                     Leaf::Script | Leaf::Type => device.minds_its_facts(),
@@ -144,7 +146,8 @@ impl Dispatcher {
                     self.look(index);
                 }
             }
-            // All below may have gone with it, and only this event says so.
+            // The removal of a guest's directory has no events for the devices in it: observe them
+            // all.
             BackendPath::Guest(kind, domid) => {
                 let guest = self.registry.find_guest(domid);
                 let mut next = guest.and_then(|guest| self.registry.first_of(guest));
@@ -162,16 +165,17 @@ impl Dispatcher {
         }
     }
 
-    /// A device may be there: it is in a listing of the store.
+    /// Observes a device that a listing of the store has found.
     pub fn look_at(&mut self, key: DeviceKey) {
         let index = self.registry.insert(key);
         let device = self.registry.device_mut(index);
-        device.listed |= device.touched == Touched::Unknown && device.look == Look::Idle;
+        device.found_by_listing |= device.hook_history == HookHistory::Unknown
+            && device.observation == ObservationState::Idle;
         self.look(index);
     }
 
-    /// Events may have been lost: every known device is looked at again. Devices that are not
-    /// known must be listed and given to [`look_at`](Self::look_at).
+    /// Observes every known device again, because events may have been lost. The caller must list
+    /// the store and give the other devices to [`look_at`](Self::look_at).
     pub fn handle_resync(&mut self) {
         for index in 0..self.registry.slots() {
             if let Some(device) = self.registry.get_mut(index) {
@@ -181,11 +185,11 @@ impl Dispatcher {
         self.look_at_all(|_| true);
     }
 
-    /// A hook that an earlier daemon started still runs. To be called before the device is
-    /// looked at. The hook takes no place among [`max_hooks`](Settings::max_hooks): whoever can
-    /// leave many behind would keep all other devices waiting.
+    /// Records that a hook of an earlier daemon still runs. Call this before the device is
+    /// observed. The hook takes no place among [`max_hooks`](Settings::max_hooks), or a guest that
+    /// leaves many hooks behind would delay all other devices.
     pub fn handle_hook_found(&mut self, key: DeviceKey, verb: Verb, tap: bool, now: Time) {
-        if !matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook) {
+        if !matches!(key.kind.served_by(), ServedBy::NetworkHook | ServedBy::BlockHook) {
             return;
         }
         let index = self.registry.insert(key);
@@ -194,70 +198,70 @@ impl Dispatcher {
             Verb::Add => Phase::Attaching(Run::Running),
             Verb::Remove => Phase::Detaching(Run::Running),
         };
-        device.touched = Touched::Yes;
+        device.hook_history = HookHistory::Yes;
         device.tap = tap;
         device.adopted = true;
         self.set_timer(Owner::Device(index), now, self.settings.hook_timeout);
         self.look(index);
     }
 
-    /// What a look at a device has found.
+    /// Handles the result of an observation.
     pub fn handle_observation(&mut self, key: DeviceKey, seen: &Observation<'_>, now: Time) {
         let Some(index) = self.registry.find(key) else { return };
         let device = self.registry.device_mut(index);
         device.refusals = 0;
-        let look = core::mem::replace(&mut device.look, Look::Idle);
-        if look == Look::Void {
+        let look = core::mem::replace(&mut device.observation, ObservationState::Idle);
+        if look == ObservationState::Void {
             device.salvage(seen, &mut self.facts);
             return self.look(index);
         }
         device.note(seen, &mut self.facts);
-        // Something has happened since: there will be another look.
-        let stale = look == Look::Stale;
-        let sight = sight(device, seen);
-        if stale && (sight.is_err() || !device.found.contains(Want::STATE)) {
+        // An event came after the observation had begun: a new one follows.
+        let stale = look == ObservationState::Stale;
+        let status = classify(device, seen);
+        if stale && (status.is_err() || !device.found.contains(Want::STATE)) {
             return self.look(index);
         }
         if is_hollow(seen) {
-            // All of it once more, at one time.
+            // Read all facts again in one observation, so that they belong together.
             device.found = Want::NONE;
-            let want = needed(device, device.state);
+            let want = required_facts(device, device.state);
             return self.go_on_looking(index, want);
         }
-        match sight {
-            Ok(sight) => self.seen(index, sight, now),
+        match status {
+            Ok(status) => self.handle_status(index, status, now),
             Err(want) => self.go_on_looking(index, want),
         }
         if stale {
-            // That the device was gone may be what is out of date.
+            // The stale observation may have dropped the device: insert the key again and observe.
             let index = self.registry.insert(key);
             self.look(index);
         }
     }
 
-    /// The store refused to say; it is asked again later.
+    /// The store refused the observation: a timer repeats it.
     pub fn handle_observation_refused(&mut self, key: DeviceKey, now: Time) {
         let Some(index) = self.registry.find(key) else { return };
         let device = self.registry.device_mut(index);
-        device.look = Look::Refused;
+        device.observation = ObservationState::Refused;
         device.refusals = device.refusals.saturating_add(1);
         let wait = self.settings.back_off(self.settings.look_first, device.refusals);
-        self.set_timer(Owner::Look(index), now, wait);
+        self.set_timer(Owner::Observation(index), now, wait);
     }
 
-    /// The store did not let `hotplug-status` say this, or nobody knows whether it did. To be
-    /// called before the next action is asked for.
+    /// The store refused the write of this mark to `hotplug-status`, or the result is unknown. Call
+    /// this before the next [`poll_action`](Self::poll_action).
     pub fn handle_mark_refused(&mut self, key: DeviceKey, mark: HotplugStatus, now: Time) {
         let Some(index) = self.registry.find(key) else { return };
         let device = self.registry.device_mut(index);
-        device.owed = Some(mark);
+        device.unconfirmed_mark = Some(mark);
         let stays = match device.phase {
             Phase::Attached => true,
-            // A failure that time can help has a deadline of its own.
+            // A failure whose remedy is time, or a program, has a deadline of its own.
             Phase::Failed(reason) => matches!(reason.remedy(), Remedy::Node(_) | Remedy::Detach),
             _ => false,
         };
-        // What is tried again is marked again.
+        // In the other phases the next try writes the mark again.
         if stays {
             let wait = self.count_failure(index);
             self.set_timer(Owner::Device(index), now, wait);
@@ -286,7 +290,7 @@ impl Dispatcher {
         }
         let device = self.registry.device_mut(index);
         match removal {
-            // An event since then may be of the next device of this name.
+            // An event during the removal may belong to the next device with this key.
             Removal::Removed if device.take_deferred_look() => self.forget_life(index, now),
             Removal::Removed => self.forget(index, now),
             Removal::Changed => {
@@ -312,8 +316,8 @@ impl Dispatcher {
         while let Some(owner) = self.timers.pop(now, &mut self.registry) {
             match owner {
                 Owner::Device(index) => self.deadline(index, now),
-                Owner::Look(index) => self.look(index),
-                Owner::Guest(index) => self.service_deadline(index, now),
+                Owner::Observation(index) => self.look(index),
+                Owner::Guest(index) => self.qemu_deadline(index, now),
             }
         }
     }
@@ -324,7 +328,7 @@ impl Dispatcher {
     }
 }
 
-// What goes out.
+// Output.
 impl Dispatcher {
     /// The next thing to do.
     pub fn poll_action(&mut self) -> Option<Action> {
@@ -333,8 +337,8 @@ impl Dispatcher {
             && let Some(index) = self.registry.find(key)
         {
             let device = self.registry.device_mut(index);
-            if device.look == Look::Asked {
-                device.look = Look::Begun;
+            if device.observation == ObservationState::Asked {
+                device.observation = ObservationState::Begun;
             }
         }
         Some(action)
@@ -377,7 +381,7 @@ impl Dispatcher {
     pub fn retry(&self, key: DeviceKey) -> Option<Retry> {
         let device = self.registry.device(self.registry.find(key)?);
         let (failures, timer) = match device.phase {
-            Phase::Failed(Reason::Service(_)) => self.registry.guest(device.guest).retry(),
+            Phase::Failed(Reason::Qemu(_)) => self.registry.guest(device.guest).retry(),
             Phase::Failed(_) => (device.failures, device.timer),
             _ => return None,
         };
@@ -404,13 +408,13 @@ impl Dispatcher {
 
     /// The state of a guest's QEMU; `None` for a guest that is not known.
     #[must_use]
-    pub fn service(&self, domid: Domid) -> Option<ServiceState> {
-        self.registry.find_guest(domid).map(|index| self.registry.guest(index).service)
+    pub fn qemu(&self, domid: Domid) -> Option<QemuState> {
+        self.registry.find_guest(domid).map(|index| self.registry.guest(index).qemu)
     }
 
     /// All guests and the state of their QEMUs.
-    pub fn services(&self) -> impl Iterator<Item = (Domid, ServiceState)> {
-        self.registry.all_guests().map(|guest| (guest.domid, guest.service))
+    pub fn qemus(&self) -> impl Iterator<Item = (Domid, QemuState)> {
+        self.registry.all_guests().map(|guest| (guest.domid, guest.qemu))
     }
 
     /// Hooks that run.
@@ -419,41 +423,39 @@ impl Dispatcher {
         self.queue.running()
     }
 
-    /// Is there nothing under way? Devices that wait for their backend or for their next try
-    /// are not under way.
+    /// Is there no work under way? A device that waits for its backend or for its next try is
+    /// settled.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let device_settled = |phase| match phase {
             Phase::Waiting | Phase::Attached | Phase::Failed(_) => true,
             Phase::Attaching(_)
-            | Phase::Starting
+            | Phase::AwaitingQemu
             | Phase::Detaching(_)
             | Phase::Lingering
             | Phase::Removing => false,
         };
         let guest_settled = |state| match state {
-            ServiceState::Unknown
-            | ServiceState::Absent
-            | ServiceState::Running
-            | ServiceState::BackingOff => true,
-            ServiceState::Finding | ServiceState::Starting | ServiceState::Stopping => false,
+            QemuState::Unknown | QemuState::Absent | QemuState::Running | QemuState::BackingOff => {
+                true
+            }
+            QemuState::Finding | QemuState::Starting | QemuState::Stopping => false,
         };
         self.actions.is_empty()
-            && self
-                .registry
-                .devices()
-                .all(|(_, device)| device.look == Look::Idle && device_settled(device.phase))
-            && self.services().all(|(_, state)| guest_settled(state))
+            && self.registry.devices().all(|(_, device)| {
+                device.observation == ObservationState::Idle && device_settled(device.phase)
+            })
+            && self.qemus().all(|(_, state)| guest_settled(state))
     }
 }
 
-// What the state machines are made of.
+// Tools of the state machines.
 impl Dispatcher {
     pub(crate) fn act(&mut self, action: Action) {
         self.actions.push_back(action);
     }
 
-    /// Takes back an action that is still to be done.
+    /// Removes a queued action.
     pub(crate) fn take_back(&mut self, action: Action) {
         self.actions.retain(|other| *other != action);
     }
@@ -470,38 +472,42 @@ impl Dispatcher {
         self.timers.clear(owner, &mut self.registry);
     }
 
-    /// Counts one more failure; says how long to wait after it.
+    /// Counts one more failure; returns the wait after it.
     pub(crate) fn count_failure(&mut self, index: u32) -> Duration {
         let device = self.registry.device_mut(index);
         device.failures = device.failures.saturating_add(1);
         self.settings.back_off(self.settings.retry_first, device.failures)
     }
 
-    /// The same for the QEMU of a guest.
-    pub(crate) fn count_service_failure(&mut self, guest: u32) -> Duration {
+    /// Counts one more failure of a guest's QEMU; returns the wait after it.
+    pub(crate) fn count_qemu_failure(&mut self, guest: u32) -> Duration {
         let guest = self.registry.guest_mut(guest);
         guest.failures = guest.failures.saturating_add(1);
         self.settings.back_off(self.settings.retry_first, guest.failures)
     }
 
-    /// Asks for a look at the device, unless one that will see all is asked for already.
+    /// Queues an observation of the device, unless one is queued that will cover the latest event.
     pub(crate) fn look(&mut self, index: u32) {
         let device = self.registry.device_mut(index);
-        match device.look {
-            // That must end first, whatever the store says now.
-            Look::Idle | Look::Refused if device.is_going() => device.look = Look::Deferred,
-            Look::Idle | Look::Refused => {
-                device.found = Want::NONE;
-                let want = needed(device, None);
-                self.observe(index, Look::Asked, want);
+        match device.observation {
+            // The removal must end first, whatever the store has now.
+            ObservationState::Idle | ObservationState::Refused if device.is_going() => {
+                device.observation = ObservationState::Deferred
             }
-            Look::Begun => device.look = Look::Stale,
-            Look::Asked | Look::Stale | Look::Void | Look::Deferred => {}
+            ObservationState::Idle | ObservationState::Refused => {
+                device.found = Want::NONE;
+                let want = required_facts(device, None);
+                self.observe(index, ObservationState::Asked, want);
+            }
+            ObservationState::Begun => device.observation = ObservationState::Stale,
+            ObservationState::Asked
+            | ObservationState::Stale
+            | ObservationState::Void
+            | ObservationState::Deferred => {}
         }
     }
 
-    /// The numbers of a device are another's by now: says once that the other one waits for the
-    /// removal hook.
+    /// Reports, once, that a device with the same key waits for the removal hook.
     pub(crate) fn tell_of_successor(&mut self, index: u32) {
         let device = self.registry.device_mut(index);
         if device.is_being_detached() && device.successor != Successor::Told {
@@ -510,23 +516,24 @@ impl Dispatcher {
         }
     }
 
-    /// Asks for what else the look needs. What it has found may not be so any more when
-    /// something happens now.
+    /// Queues a read of the facts that the observation still lacks. From here on an event makes the
+    /// observation stale, because the facts found so far may change.
     pub(crate) fn go_on_looking(&mut self, index: u32, want: Want) {
         let device = self.registry.device_mut(index);
         if want.contains(Want::ONLINE) {
-            // What is closed, and what is not wanted, may be two devices, or two times.
+            // Read `state` and `online` together; separately they may describe two devices, or one
+            // device at two times.
             device.found = Want::NONE;
         }
         let rest = want.without(device.found);
-        self.observe(index, Look::Begun, rest);
+        self.observe(index, ObservationState::Begun, rest);
     }
 
-    fn observe(&mut self, index: u32, look: Look, want: Want) {
+    fn observe(&mut self, index: u32, look: ObservationState, want: Want) {
         let device = self.registry.device_mut(index);
-        device.look = look;
+        device.observation = look;
         let key = device.key;
-        self.clear_timer(Owner::Look(index));
+        self.clear_timer(Owner::Observation(index));
         self.act(Action::Observe(key, want));
     }
 
@@ -538,13 +545,13 @@ impl Dispatcher {
         }
     }
 
-    /// Lets the hook of this device run, now or when others have ended.
+    /// Queues the device's hook, which runs when a place is free and its pace allows.
     pub(crate) fn queue_hook(&mut self, index: u32, verb: Verb, now: Time) {
         self.clear_timer(Owner::Device(index));
         let device = self.registry.device_mut(index);
         device.tap = false;
-        device.hurried = false;
-        device.unsure = false;
+        device.device_gone = false;
+        device.exit_unknown = false;
         device.phase = match verb {
             Verb::Add => Phase::Attaching(Run::Queued),
             Verb::Remove => Phase::Detaching(Run::Queued),
@@ -558,13 +565,13 @@ impl Dispatcher {
         self.enqueue(index, now);
     }
 
-    /// The device's hook waits for its turn, which may be now.
+    /// Puts the device's hook into the queue, and starts hooks for which there is a place.
     pub(crate) fn enqueue(&mut self, index: u32, now: Time) {
         self.queue.push(index, &mut self.registry);
         self.start_hooks(now);
     }
 
-    /// The hook that the device waits for is not called for any more.
+    /// Takes a queued add hook out of the queue.
     pub(crate) fn unqueue(&mut self, index: u32) {
         if self.registry.device(index).phase == Phase::Attaching(Run::Queued) {
             self.queue.remove(index, &mut self.registry);
@@ -577,7 +584,7 @@ impl Dispatcher {
             && let Some(index) = self.queue.pop(max, &mut self.registry)
         {
             let device = self.registry.device_mut(index);
-            // What its hook needs may have gone from the store while it waited.
+            // The hook's facts may have gone from the store while the hook was queued.
             if device.phase == Phase::Attaching(Run::Queued)
                 && let Some(reason) = device.lacks()
             {
@@ -598,18 +605,18 @@ impl Dispatcher {
             let device = self.registry.device_mut(index);
             let marked = device.hotplug == HotplugStatus::Refused
                 || device.failures > 0
-                || device.owed.is_some();
+                || device.unconfirmed_mark.is_some();
             if marked && device.phase == Phase::Attaching(Run::Running) {
                 let key = device.key;
-                (device.marked, device.owed) = (false, None);
+                (device.marked, device.unconfirmed_mark) = (false, None);
                 self.act(Action::Reset(key));
             }
             self.run_hook(index, now);
         }
     }
 
-    /// Starts the pass of the hook that the device is at, in the place it holds already. The
-    /// second pass of an adopted hook has no place, and waits for one.
+    /// Starts the current pass of the device's hook, in the place that the hook already has. An
+    /// adopted hook has no place, so its second pass is queued.
     pub(crate) fn run_hook(&mut self, index: u32, now: Time) {
         let device = self.registry.device_mut(index);
         if core::mem::take(&mut device.adopted) {
@@ -620,19 +627,19 @@ impl Dispatcher {
             self.clear_timer(Owner::Device(index));
             return self.enqueue(index, now);
         }
-        if device.touched != Touched::Yes {
-            device.touched = Touched::Starting;
+        if device.hook_history != HookHistory::Yes {
+            device.hook_history = HookHistory::Starting;
         }
         if device.phase == Phase::Attaching(Run::Running) {
             device.tried.clone_from(&device.hook);
         }
-        device.overdue = false;
+        device.timed_out = false;
         let key = device.key;
         self.set_timer(Owner::Device(index), now, self.settings.hook_timeout);
         self.act(Action::RunHook(key));
     }
 
-    /// The device's hook runs no more: another may.
+    /// Frees the place of a hook that has ended, and starts the next hooks.
     pub(crate) fn release_hook(&mut self, index: u32, now: Time) {
         self.clear_timer(Owner::Device(index));
         if !core::mem::take(&mut self.registry.device_mut(index).adopted) {

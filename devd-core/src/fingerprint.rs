@@ -24,7 +24,7 @@ impl Dispatcher {
         guests.sort_unstable_by_key(|guest| guest.domid);
         guests.len().hash(state);
         for guest in guests {
-            (guest.domid, guest.service, guest.hooks).hash(state);
+            (guest.domid, guest.qemu, guest.hooks).hash(state);
             let (failures, timer) = guest.retry();
             self.settings.waits(self.settings.retry_first, failures).hash(state);
             left(self.timers.at(timer), now).hash(state);
@@ -53,23 +53,23 @@ impl Dispatcher {
         let Device {
             key,
             phase,
-            look,
+            observation,
             found,
             state: xenbus_state,
             online,
-            touched,
-            listed,
+            hook_history,
+            found_by_listing,
             adopted,
             tap,
-            overdue,
-            hurried,
-            unsure,
+            timed_out,
+            device_gone,
+            exit_unknown,
             vanished,
-            slow,
+            late_reported,
             successor,
             hotplug,
             marked,
-            owed,
+            unconfirmed_mark,
             pace,
             failures,
             unstarted,
@@ -77,23 +77,25 @@ impl Dispatcher {
             closed_at,
             hook,
             tried,
-            bare,
+            script_removed,
             guest: _,
             next: _,
             previous: _,
             next_in_line: _,
             timer,
-            look_timer,
+            observation_timer,
         } = device;
-        (key, phase, look, found, xenbus_state, online, touched, listed).hash(state);
-        (tap, overdue, hurried, unsure, vanished, slow, hotplug, marked).hash(state);
-        (owed, unstarted, hook, tried, bare, adopted, successor).hash(state);
+        (key, phase, observation, found, xenbus_state, online, hook_history, found_by_listing)
+            .hash(state);
+        (tap, timed_out, device_gone, exit_unknown, vanished, late_reported, hotplug, marked)
+            .hash(state);
+        (unconfirmed_mark, unstarted, hook, tried, script_removed, adopted, successor).hash(state);
         pace.fingerprint(now, &self.settings, state);
         self.settings.waits(self.settings.retry_first, *failures).hash(state);
         self.settings.waits(self.settings.look_first, *refusals).hash(state);
         passed(*closed_at, self.settings.linger, now).hash(state);
         left(self.timers.at(*timer), now).hash(state);
-        left(self.timers.at(*look_timer), now).hash(state);
+        left(self.timers.at(*observation_timer), now).hash(state);
     }
 }
 

@@ -2,7 +2,7 @@
 
 /// Who gets the backend of a device going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Server {
+pub enum ServedBy {
     /// The kernel (netback), once the network hook has run.
     NetworkHook,
     /// The kernel (blkback) or tapback, once the block hook has run.
@@ -49,9 +49,9 @@ macro_rules! kinds {
 
             /// Who serves it.
             #[must_use]
-            pub const fn server(self) -> Server {
+            pub const fn served_by(self) -> ServedBy {
                 match self {
-                    $(Self::$kind => Server::$server,)*
+                    $(Self::$kind => ServedBy::$server,)*
                 }
             }
         }
@@ -111,7 +111,7 @@ impl Kind {
 
 #[allow(non_upper_case_globals)] // The names of the constants are the kinds'.
 mod table {
-    use super::Server;
+    use super::ServedBy;
 
     kinds! {
         /// A network interface, by netback.

@@ -4,7 +4,7 @@ use core::ops::BitOr;
 
 /// The state of a backend or frontend: `enum xenbus_state` in Xen's `io/xenbus.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum State {
+pub enum XenbusState {
     /// 0, or what is no state at all.
     Unknown,
     /// 1: the toolstack has made the device.
@@ -25,8 +25,8 @@ pub enum State {
     Reconfigured,
 }
 
-impl State {
-    /// Reads the value of a `state` node. What is none counts as [`State::Unknown`].
+impl XenbusState {
+    /// Reads the value of a `state` node. What is none counts as [`XenbusState::Unknown`].
     #[must_use]
     pub fn parse(value: &[u8]) -> Self {
         match value {
@@ -110,7 +110,7 @@ pub struct Observation<'a> {
     /// Which facts were looked up.
     pub want: Want,
     /// `None`: there is no `state` node, so there is no device. (If it was asked for.)
-    pub state: Option<State>,
+    pub state: Option<XenbusState>,
     /// Does the toolstack want the device? False if the node is missing or not `1`.
     pub online: bool,
     /// What the hook has said.

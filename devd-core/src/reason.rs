@@ -30,7 +30,7 @@ pub enum HookFailure {
 
 /// Why there is no QEMU for a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ServiceFailure {
+pub enum QemuFailure {
     /// No QEMU is configured, or the configured one is not there.
     NoQemu,
     /// The store does not let the driver domain write `libxl` or `device-model`: the domain's
@@ -63,7 +63,7 @@ pub enum Reason {
     /// Its hook failed.
     Hook(HookFailure),
     /// The guest's QEMU failed.
-    Service(ServiceFailure),
+    Qemu(QemuFailure),
     /// The QEMU that had connected it has ended. A new one must not take it over: requests
     /// that the old one had begun would be carried out again.
     Lost,
@@ -102,7 +102,7 @@ impl Reason {
             Self::NoScript => Remedy::Node(Node::Script),
             Self::NoType => Remedy::Node(Node::Type),
             Self::Hook(failure) => failure.remedy(),
-            Self::Service(_) => Remedy::Time,
+            Self::Qemu(_) => Remedy::Time,
             Self::Lost => Remedy::Detach,
         }
     }

@@ -6,7 +6,7 @@ use slab::Slab;
 use crate::device::Device;
 use crate::hook_queue::Line;
 use crate::link::Link;
-use crate::service::ServiceState;
+use crate::qemu::QemuState;
 use crate::timer::{Owner, Place};
 use crate::{DeviceKey, Domid, Time};
 
@@ -14,7 +14,7 @@ use crate::{DeviceKey, Domid, Time};
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
     pub(crate) domid: Domid,
-    pub(crate) service: ServiceState,
+    pub(crate) qemu: QemuState,
     /// Starts of its QEMU that have failed since the last that did not.
     pub(crate) failures: u8,
     /// When its QEMU became ready.
@@ -173,7 +173,7 @@ impl Registry {
         }
         let guest = Guest {
             domid,
-            service: ServiceState::Unknown,
+            qemu: QemuState::Unknown,
             failures: 0,
             ready_at: Time::default(),
             hooks: 0,
@@ -215,7 +215,7 @@ impl Place for Registry {
     fn slot(&mut self, owner: Owner) -> &mut Link {
         match owner {
             Owner::Device(index) => &mut self.device_mut(index).timer,
-            Owner::Look(index) => &mut self.device_mut(index).look_timer,
+            Owner::Observation(index) => &mut self.device_mut(index).observation_timer,
             Owner::Guest(index) => &mut self.guest_mut(index).timer,
         }
     }

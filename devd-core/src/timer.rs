@@ -10,7 +10,7 @@ use crate::link::Link;
 pub(crate) enum Owner {
     Device(u32),
     /// When a look at the device that the store has refused is asked for again.
-    Look(u32),
+    Observation(u32),
     Guest(u32),
 }
 
@@ -110,7 +110,7 @@ mod tests {
     impl Place for Slots {
         fn slot(&mut self, owner: Owner) -> &mut Link {
             match owner {
-                Owner::Device(index) | Owner::Look(index) | Owner::Guest(index) => {
+                Owner::Device(index) | Owner::Observation(index) | Owner::Guest(index) => {
                     &mut self.0[index as usize]
                 }
             }

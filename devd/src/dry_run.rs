@@ -47,13 +47,13 @@ pub(crate) fn say(action: Action) {
         Action::Remove(key) => say!("{key}: would remove the directory"),
         Action::StopHook(key) => say!("{key}: would end its hook"),
         Action::KillHook(key) => say!("{key}: would kill its hook"),
-        Action::StopService(domid) => say!("guest {domid}: would end its QEMU"),
+        Action::StopQemu(domid) => say!("guest {domid}: would end its QEMU"),
         Action::ForgetGuest(domid) => say!("guest {domid}: would remove libxl/{domid}"),
         Action::Observe(..)
         | Action::RunHook(_)
         | Action::CheckHook(_)
-        | Action::FindService(_)
-        | Action::StartService(_)
+        | Action::FindQemu(_)
+        | Action::StartQemu(_)
         | Action::Fail(..)
         | Action::Report(..) => {}
     }

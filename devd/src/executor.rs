@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use devd_core::{DeviceKey, Dispatcher, HotplugStatus, Observation, State, Time, Want};
+use devd_core::{DeviceKey, Dispatcher, HotplugStatus, Observation, Time, Want, XenbusState};
 use xs_client::{Batch, Client, Error, Outcome, Transaction};
 use xs_proto::ErrorCode;
 
@@ -159,7 +159,7 @@ impl<'a> Answers<'a> {
         let gatewaydev = self.take(vif);
         Ok(Observation {
             want,
-            state: state?.map(State::parse),
+            state: state?.map(XenbusState::parse),
             online: online? == Some(b"1"),
             hotplug: HotplugStatus::parse(hotplug?),
             script: script?,
@@ -291,7 +291,7 @@ pub(crate) fn close(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
 /// Lets the next QEMU take up a device that the last one had not connected; closes one that is
 /// let go of by now, which the next QEMU would leave as it is.
 pub(crate) fn rewind(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
-    let taken_up = |state| state == State::InitWait;
+    let taken_up = |state| state == XenbusState::InitWait;
     let rewound = change(client, key, taken_up, &mut |transaction, directory| {
         transaction.write(format!("{directory}/hotplug-status"), "")?;
         transaction.write(format!("{directory}/state"), "1")
@@ -302,8 +302,8 @@ pub(crate) fn rewind(client: &mut Client, key: DeviceKey) -> Result<(), Error> {
     Ok(())
 }
 
-fn is_closing(state: State) -> bool {
-    state == State::Closing
+fn is_closing(state: XenbusState) -> bool {
+    state == XenbusState::Closing
 }
 
 fn write_closed(transaction: &mut Transaction<'_>, directory: &str) -> Result<(), Error> {
@@ -319,7 +319,7 @@ fn tell(
     client: &mut Client,
     key: DeviceKey,
     what: &str,
-    when: fn(State) -> bool,
+    when: fn(XenbusState) -> bool,
     body: &mut Change<'_>,
 ) -> Result<bool, Error> {
     match change(client, key, when, body) {
@@ -337,12 +337,12 @@ fn tell(
 fn change(
     client: &mut Client,
     key: DeviceKey,
-    when: fn(State) -> bool,
+    when: fn(XenbusState) -> bool,
     body: &mut Change<'_>,
 ) -> Result<bool, Error> {
     let directory = key.to_string();
     client.transaction(|transaction| match transaction.read(format!("{directory}/state")) {
-        Ok(value) if when(State::parse(&value)) => {
+        Ok(value) if when(XenbusState::parse(&value)) => {
             body(transaction, &directory)?;
             Ok(Outcome::Commit(true))
         }

@@ -1,6 +1,6 @@
 //! Removing the directories of devices that were let go.
 
-use devd_core::{DeviceKey, Dispatcher, Removal, State, Time};
+use devd_core::{DeviceKey, Dispatcher, Removal, Time, XenbusState};
 use xs_client::{Batch, Client, Error, Outcome, Transaction};
 use xs_proto::ErrorCode;
 
@@ -139,7 +139,7 @@ fn is_closed_for_good(transaction: &mut Transaction<'_>, key: DeviceKey) -> Resu
         return Ok(true);
     }
     let state = there(transaction.read(format!("{key}/state")))?;
-    let closed = state.is_some_and(|state| State::parse(&state) == State::Closed);
+    let closed = state.is_some_and(|state| XenbusState::parse(&state) == XenbusState::Closed);
     Ok(closed && (online.is_none() || !has_frontend(transaction, key)?))
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use devd_core::{HookFailure, Reason, ServiceFailure};
+use devd_core::{HookFailure, QemuFailure, Reason};
 use nix::errno::Errno;
 
 use crate::builtin::Builtin;
@@ -36,7 +36,7 @@ impl Surroundings {
                  toolstack writes it"
                 .into(),
             Reason::Hook(failure) => self.hook_failure(failure, script),
-            Reason::Service(failure) => self.service_failure(failure),
+            Reason::Qemu(failure) => self.qemu_failure(failure),
             Reason::Lost => "the QEMU that served this device has ended; a new one must not \
                  repeat what it had begun: detach the device and attach it again"
                 .into(),
@@ -44,21 +44,19 @@ impl Surroundings {
     }
 
     /// Why there is no QEMU.
-    fn service_failure(&self, failure: ServiceFailure) -> String {
+    fn qemu_failure(&self, failure: QemuFailure) -> String {
         match (failure, &self.qemu) {
-            (ServiceFailure::NoQemu, Qemu::None) => {
-                "QEMU serves this device, and devd was started \
+            (QemuFailure::NoQemu, Qemu::None) => "QEMU serves this device, and devd was started \
                  with --no-qemu: start it without that option"
-                    .into()
-            }
-            (ServiceFailure::NoQemu, Qemu::Path(path)) => format!(
+                .into(),
+            (QemuFailure::NoQemu, Qemu::Path(path)) => format!(
                 "there is no QEMU at {}: install one there, or correct --qemu",
                 path.display()
             ),
-            (ServiceFailure::Spawn(errno), Qemu::Path(path)) => {
+            (QemuFailure::Spawn(errno), Qemu::Path(path)) => {
                 cannot_start(&path.display().to_string(), errno)
             }
-            _ => service_failure(failure),
+            _ => qemu_failure(failure),
         }
     }
 
@@ -148,29 +146,27 @@ fn cannot_start(program: &str, errno: i32) -> String {
 }
 
 /// Why there is no QEMU, as far as that needs no options.
-pub(crate) fn service_failure(failure: ServiceFailure) -> String {
+pub(crate) fn qemu_failure(failure: QemuFailure) -> String {
     match failure {
-        ServiceFailure::NoQemu => {
+        QemuFailure::NoQemu => {
             "there is no QEMU in a usual place: install qemu-system-xen, or name one with --qemu"
                 .into()
         }
-        ServiceFailure::NotDriverDomain => "the store does not let this domain write libxl and \
+        QemuFailure::NotDriverDomain => "the store does not let this domain write libxl and \
              device-model: put driver_domain=1 in its config"
             .into(),
-        ServiceFailure::Store(errno) => {
+        QemuFailure::Store(errno) => {
             format!(
                 "the store refuses libxl and device-model, which QEMU needs: {}",
                 Errno::from_raw(errno).desc()
             )
         }
-        ServiceFailure::Spawn(errno) => cannot_start("QEMU", errno),
-        ServiceFailure::Exit(code) => format!("QEMU ended with exit code {code}"),
-        ServiceFailure::Signal(signal) => format!("QEMU was ended by signal {signal}"),
-        ServiceFailure::TimedOut => "QEMU was not ready in 60 s and was killed".into(),
-        ServiceFailure::Vanished => {
-            "QEMU has ended; only the daemon that started it knows how".into()
-        }
-        ServiceFailure::LostShare => "the guest has a 9pfs share whose QEMU has ended, which a \
+        QemuFailure::Spawn(errno) => cannot_start("QEMU", errno),
+        QemuFailure::Exit(code) => format!("QEMU ended with exit code {code}"),
+        QemuFailure::Signal(signal) => format!("QEMU was ended by signal {signal}"),
+        QemuFailure::TimedOut => "QEMU was not ready in 60 s and was killed".into(),
+        QemuFailure::Vanished => "QEMU has ended; only the daemon that started it knows how".into(),
+        QemuFailure::LostShare => "the guest has a 9pfs share whose QEMU has ended, which a \
              new QEMU would take up again: detach that share first"
             .into(),
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, HotplugStatus, Kind,
-    Leaf, Notice, Observation, Phase, Removal, Run, ServiceEvent, ServiceFailure, ServiceState,
-    Settings, State, Time, Verb, Want,
+    Leaf, Notice, Observation, Phase, QemuEvent, QemuFailure, QemuState, Removal, Run, Settings,
+    Time, Verb, Want, XenbusState,
 };
 
 pub(crate) fn check(input: &[u8]) {
@@ -122,7 +122,7 @@ impl People {
                     self.end_hook(key, hook_end(bytes.next()));
                 }
             }
-            9 => self.service_event(1 + Domid::from(operation >> 7), bytes.next()),
+            9 => self.qemu_event(1 + Domid::from(operation >> 7), bytes.next()),
             10 => {
                 if let Some(key) = pick(self.removals.iter().copied(), bytes.next()) {
                     let ends = [Removal::Removed, Removal::Changed, Removal::Refused];
@@ -175,7 +175,7 @@ impl People {
         let fact = |bit: u8| facts & 1 << bit != 0;
         let seen = Observation {
             want,
-            state: (state % 10 < 9).then(|| State::parse(&[b'0' + state % 10])),
+            state: (state % 10 < 9).then(|| XenbusState::parse(&[b'0' + state % 10])),
             online: fact(0),
             hotplug: HotplugStatus::parse(
                 [None, Some(&b""[..]), Some(b"connected"), Some(b"error")]
@@ -196,22 +196,22 @@ impl People {
         self.dispatcher.handle_hook_end(key, end, self.now);
     }
 
-    fn service_event(&mut self, domid: Domid, byte: u8) {
+    fn qemu_event(&mut self, domid: Domid, byte: u8) {
         let event = match byte % 4 {
-            0 | 1 => ServiceEvent::Ready,
-            2 => ServiceEvent::Absent,
-            _ => ServiceEvent::Failed(ServiceFailure::Exit(1)),
+            0 | 1 => QemuEvent::Ready,
+            2 => QemuEvent::Absent,
+            _ => QemuEvent::Failed(QemuFailure::Exit(1)),
         };
-        let believed = self.dispatcher.service(domid);
-        if believed == Some(ServiceState::Starting) && !self.qemus.contains(&domid) {
+        let believed = self.dispatcher.qemu(domid);
+        if believed == Some(QemuState::Starting) && !self.qemus.contains(&domid) {
             return; // It has not even been started.
         }
-        if event != ServiceEvent::Ready {
+        if event != QemuEvent::Ready {
             self.qemus.remove(&domid);
-        } else if believed == Some(ServiceState::Finding) {
+        } else if believed == Some(QemuState::Finding) {
             self.qemus.insert(domid);
         }
-        self.dispatcher.handle_service(domid, event, self.now);
+        self.dispatcher.handle_qemu(domid, event, self.now);
     }
 
     fn pass(&mut self, millis: u64) {
@@ -225,7 +225,7 @@ impl People {
         let key = bytes.key();
         match bytes.next() % 8 {
             0..=2 => self.dispatcher.handle_resync(),
-            3 | 4 => self.dispatcher.handle_service_found(key.domid),
+            3 | 4 => self.dispatcher.handle_qemu_found(key.domid),
             5 | 6 if !self.named.contains(&key) => {
                 let verb = [Verb::Add, Verb::Remove][usize::from(bytes.next() % 2)];
                 self.dispatcher.handle_hook_found(key, verb, false, self.now);
@@ -303,14 +303,14 @@ impl People {
                 assert!(self.named.contains(&key));
                 assert!(notice != Notice::Gone || !self.hooks.contains_key(&key));
             }
-            Action::FindService(domid) => {
+            Action::FindQemu(domid) => {
                 assert!(!self.eager || !self.qemus.contains(&domid));
             }
-            Action::StartService(domid) => {
+            Action::StartQemu(domid) => {
                 assert!(!self.closing || !self.eager);
                 assert!(self.qemus.insert(domid), "two QEMUs of guest {domid}");
             }
-            Action::StopService(domid) => {
+            Action::StopQemu(domid) => {
                 assert!(!self.eager || self.qemus.contains(&domid), "guest {domid} has no QEMU");
             }
             Action::ForgetGuest(_) => {}
@@ -332,7 +332,7 @@ impl People {
 
     fn check(&self) {
         let devices = self.dispatcher.devices().count();
-        let guests = self.dispatcher.services().count();
+        let guests = self.dispatcher.qemus().count();
         assert!(self.dispatcher.devices().all(|(key, _)| self.named.contains(&key)));
         assert!(self.dispatcher.running_hooks() <= self.max_hooks);
         if self.eager {
@@ -365,14 +365,12 @@ impl People {
             for key in std::mem::take(&mut self.removals) {
                 self.dispatcher.handle_removal(key, Removal::Removed, self.now);
             }
-            let services: Vec<_> = self.dispatcher.services().collect();
+            let services: Vec<_> = self.dispatcher.qemus().collect();
             for (domid, state) in services {
-                let asked = matches!(
-                    state,
-                    ServiceState::Finding | ServiceState::Starting | ServiceState::Stopping
-                );
+                let asked =
+                    matches!(state, QemuState::Finding | QemuState::Starting | QemuState::Stopping);
                 if asked {
-                    self.service_event(domid, 2);
+                    self.qemu_event(domid, 2);
                 }
             }
             if let Some(at) = self.dispatcher.poll_timeout() {
@@ -380,7 +378,7 @@ impl People {
             }
             while self.act() {}
             let none = self.dispatcher.devices().next().is_none()
-                && self.dispatcher.services().next().is_none();
+                && self.dispatcher.qemus().next().is_none();
             if none {
                 assert_eq!(self.dispatcher.poll_timeout(), None);
                 assert_eq!(self.dispatcher.running_hooks(), 0);
@@ -391,7 +389,7 @@ impl People {
         panic!(
             "left: {:?}, {:?}",
             self.dispatcher.devices().collect::<Vec<_>>(),
-            self.dispatcher.services().collect::<Vec<_>>()
+            self.dispatcher.qemus().collect::<Vec<_>>()
         );
     }
 }

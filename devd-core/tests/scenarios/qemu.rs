@@ -1,6 +1,6 @@
 //! Disks and shares that a guest's QEMU serves.
 
-use devd_core::{Kind, Notice, Phase, Reason, ServiceFailure};
+use devd_core::{Kind, Notice, Phase, QemuFailure, Reason};
 
 use crate::world::{Spec, World};
 
@@ -54,7 +54,7 @@ fn a_qemu_that_does_not_start_is_started_again_and_its_disks_know_why() {
     world.fail_qemus = 2;
     let disk = world.create(&Spec::new(Kind::Qdisk, 1, 0, ""));
     world.run(500);
-    let failure = Reason::Service(ServiceFailure::Exit(1));
+    let failure = Reason::Qemu(QemuFailure::Exit(1));
     assert_eq!(world.phase(disk), Some(Phase::Failed(failure)));
     world.settle_well();
     assert_eq!(world.failures_of(disk), [failure, failure]);
@@ -131,7 +131,7 @@ fn a_lost_share_hinders_a_new_qemu_until_it_is_gone() {
 
     let disk = world.create(&Spec::new(Kind::Qdisk, 1, 0, ""));
     world.settle_well();
-    let hindered = Reason::Service(ServiceFailure::LostShare);
+    let hindered = Reason::Qemu(QemuFailure::LostShare);
     assert_eq!(world.phase(disk), Some(Phase::Failed(hindered)));
     assert_eq!(world.qemu_starts, 1);
 

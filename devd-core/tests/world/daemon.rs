@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, Domid, HookEnd, HookFailure, HotplugStatus, Notice,
-    Observation, Phase, Reason, Removal, Run, ServiceEvent, ServiceFailure, State, Time, Verb,
-    Want,
+    Observation, Phase, QemuEvent, QemuFailure, Reason, Removal, Run, Time, Verb, Want,
+    XenbusState,
 };
 
 use super::chance::Mishap;
@@ -65,7 +65,7 @@ pub(crate) enum Answer {
     Seen(DeviceKey, Snapshot),
     LookRefused(DeviceKey),
     HookEnd(DeviceKey, HookEnd),
-    Service(Domid, ServiceEvent),
+    Service(Domid, QemuEvent),
     Removed(DeviceKey, Removal),
 }
 
@@ -118,7 +118,7 @@ impl Snapshot {
     fn observation(&self) -> Observation<'_> {
         Observation {
             want: self.want,
-            state: self.state.map(|state| State::parse(state.to_string().as_bytes())),
+            state: self.state.map(|state| XenbusState::parse(state.to_string().as_bytes())),
             online: self.online,
             hotplug: HotplugStatus::parse(self.hotplug.map(str::as_bytes)),
             script: self.script.as_deref().map(str::as_bytes),
@@ -131,10 +131,10 @@ impl Snapshot {
 
 // Its life.
 impl World {
-    /// The daemon ends, with all it had in hand. Hooks and QEMUs go on.
+    /// The daemon ends, with all it had in driver. Hooks and QEMUs go on.
     pub(crate) fn stop_daemon(&mut self) {
         self.daemon = Daemon::new(0, None);
-        self.ledger.daemon_ends(&self.store);
+        self.invariants.daemon_ends(&self.store);
     }
 
     /// A daemon starts: sets its watch, looks for what an earlier one has left behind.
@@ -156,7 +156,7 @@ impl World {
         self.list();
         for domid in self.qemus.nodes.clone() {
             self.daemon.guests.insert(domid);
-            self.dispatch(|dispatcher, _| dispatcher.handle_service_found(domid));
+            self.dispatch(|dispatcher, _| dispatcher.handle_qemu_found(domid));
         }
         self.after_input();
     }
@@ -250,23 +250,23 @@ impl World {
                     None => self.daemon.seen.remove(&key),
                 };
                 if snapshot.script.is_some() {
-                    self.ledger.known.insert(key);
+                    self.invariants.known.insert(key);
                 }
                 let seen = snapshot.observation();
                 self.dispatch(|dispatcher, now| dispatcher.handle_observation(key, &seen, now));
                 let judged = self.phase(key) != Some(Phase::Attaching(Run::Ended));
-                self.ledger.seen(key, snapshot.life, judged);
+                self.invariants.seen(key, snapshot.life, judged);
             }
             Answer::LookRefused(key) => {
                 self.dispatch(|dispatcher, now| dispatcher.handle_observation_refused(*key, now));
             }
             Answer::HookEnd(key, end) => {
-                self.ledger.heard(*key, *end, &self.store);
+                self.invariants.heard(*key, *end, &self.store);
                 self.dispatch(|dispatcher, now| dispatcher.handle_hook_end(*key, *end, now));
             }
             Answer::Service(domid, event) => {
                 self.daemon.unheard.remove(domid);
-                self.dispatch(|dispatcher, now| dispatcher.handle_service(*domid, *event, now));
+                self.dispatch(|dispatcher, now| dispatcher.handle_qemu(*domid, *event, now));
             }
             Answer::Removed(key, removal) => {
                 self.dispatch(|dispatcher, now| dispatcher.handle_removal(*key, *removal, now));
@@ -294,7 +294,7 @@ impl World {
         self.daemon.acting = false;
         let Some(dispatcher) = &mut self.daemon.dispatcher else { return };
         let Some(action) = dispatcher.poll_action() else {
-            return self.ledger.done();
+            return self.invariants.done();
         };
         self.actions += 1;
         self.trace(|| match action {
@@ -317,23 +317,23 @@ impl World {
             Action::CheckHook(key) => self.check_hook(key),
             Action::StopHook(key) => self.signal_hook(key, false),
             Action::KillHook(key) => self.signal_hook(key, true),
-            Action::FindService(domid) => self.find_qemu(domid),
-            Action::StartService(domid) => self.start_qemu(domid),
-            Action::StopService(domid) => self.stop_qemu(domid),
+            Action::FindQemu(domid) => self.find_qemu(domid),
+            Action::StartQemu(domid) => self.start_qemu(domid),
+            Action::StopQemu(domid) => self.stop_qemu(domid),
             Action::Reset(key) => {
                 self.mark(key, Some(""));
             }
             Action::MarkConnected(key) => {
                 if self.mark(key, Some("connected")) {
-                    self.ledger.recorded(key, Verb::Add);
+                    self.invariants.recorded(key, Verb::Add);
                 }
             }
             Action::MarkDetached(key) => {
                 if self.chance.mishap(Mishap::Refusal, 20) {
-                    self.ledger.not_recorded(key);
+                    self.invariants.not_recorded(key);
                 } else {
                     self.store.set_hotplug(key, None);
-                    self.ledger.recorded(key, Verb::Remove);
+                    self.invariants.recorded(key, Verb::Remove);
                 }
             }
             Action::Fail(key, reason) => {
@@ -377,7 +377,7 @@ impl World {
             self.store.set_hotplug(key, word);
         }
         if word == Some("connected") {
-            self.ledger.set_owed(key, refused);
+            self.invariants.set_owed(key, refused);
         }
         if refused {
             let mark = HotplugStatus::parse(word.map(str::as_bytes));
@@ -394,7 +394,7 @@ impl World {
             && let Some(directory) = self.store.get(key)
             && self.daemon.seen.get(&key) != Some(&directory.life)
         {
-            self.ledger.mistake(key);
+            self.invariants.mistake(key);
         }
     }
 
@@ -414,9 +414,9 @@ impl World {
             | Action::Rewind(key)
             | Action::Remove(key)
             | Action::Report(key, _) => !self.daemon.named.contains(&key),
-            Action::FindService(domid)
-            | Action::StartService(domid)
-            | Action::StopService(domid)
+            Action::FindQemu(domid)
+            | Action::StartQemu(domid)
+            | Action::StopQemu(domid)
             | Action::ForgetGuest(domid) => {
                 !self.daemon.guests.contains(&domid)
                     && !self.daemon.named.iter().any(|key| key.domid == domid)
@@ -522,7 +522,7 @@ impl World {
             None => Ok(()),
         };
         if let Err(failure) = failure {
-            self.ledger.not_started(key, hook.verb, failure, self.daemon.number);
+            self.invariants.not_started(key, hook.verb, failure, self.daemon.number);
             let answer = Answer::HookEnd(key, HookEnd::Failure(failure));
             // The daemon itself finds out, at once; a thread would tell it later.
             let at_once = self.chance.is_enumerated() || self.chance.one_in(2);
@@ -532,7 +532,7 @@ impl World {
         let pid = self.hooks.start(&hook, life, self.daemon.number, Manner::of_failure(manner));
         self.history.push((key, hook.verb, hook.tap));
         let (_, process) = self.hooks.running().find(|(other, _)| *other == pid).expect("it runs");
-        if let Err(violation) = self.ledger.started(process, &self.store) {
+        if let Err(violation) = self.invariants.started(process, &self.store) {
             self.violate(violation);
         }
         let started = self.hooks.running().filter(|(_, hook)| !hook.found).count();
@@ -574,7 +574,7 @@ impl World {
                 self.clock.after(delay, Happening::Hook(pid));
             }
             Step::Exit(hook, end) => {
-                self.ledger.ended(&hook, end, &self.store);
+                self.invariants.ended(&hook, end, &self.store);
                 if hook.daemon == self.daemon.number && self.daemon.dispatcher.is_some() {
                     self.tell(Answer::HookEnd(hook.key, end));
                 }
@@ -592,8 +592,8 @@ impl World {
             qemu.stage
         });
         match stage {
-            None => self.tell(Answer::Service(domid, ServiceEvent::Absent)),
-            Some(Stage::Running) => self.tell(Answer::Service(domid, ServiceEvent::Ready)),
+            None => self.tell(Answer::Service(domid, QemuEvent::Absent)),
+            Some(Stage::Running) => self.tell(Answer::Service(domid, QemuEvent::Ready)),
             // It is heard of when it is ready, or has ended.
             Some(Stage::Starting | Stage::Ending) => {}
         }
@@ -605,8 +605,7 @@ impl World {
         }
         if self.fail_qemus > 0 || self.chance.mishap(Mishap::Qemu, 6) {
             self.fail_qemus = self.fail_qemus.saturating_sub(1);
-            return self
-                .tell(Answer::Service(domid, ServiceEvent::Failed(ServiceFailure::Exit(1))));
+            return self.tell(Answer::Service(domid, QemuEvent::Failed(QemuFailure::Exit(1))));
         }
         for (key, directory) in self.store.list().filter(|(key, _)| key.domid == domid) {
             if self.phase(key).is_none() {
@@ -634,7 +633,7 @@ impl World {
         if qemu.stage == Stage::Starting {
             qemu.stage = Stage::Running;
             if qemu.daemon == self.daemon.number {
-                self.tell(Answer::Service(domid, ServiceEvent::Ready));
+                self.tell(Answer::Service(domid, QemuEvent::Ready));
             }
             self.wake_guest(domid);
         }
@@ -644,7 +643,7 @@ impl World {
         let Some(qemu) = self.qemus.get_mut(domid) else {
             // It has ended by itself, and that will be heard: once.
             if !self.daemon.unheard.contains(&domid) {
-                self.tell(Answer::Service(domid, ServiceEvent::Absent));
+                self.tell(Answer::Service(domid, QemuEvent::Absent));
             }
             return;
         };
@@ -660,10 +659,10 @@ impl World {
         if qemu.daemon == self.daemon.number && self.daemon.dispatcher.is_some() {
             let asked = qemu.stage == Stage::Ending;
             let heard = if asked {
-                ServiceEvent::Absent
+                QemuEvent::Absent
             } else {
                 self.daemon.unheard.insert(domid);
-                ServiceEvent::Failed(ServiceFailure::Exit(1))
+                QemuEvent::Failed(QemuFailure::Exit(1))
             };
             self.tell(Answer::Service(domid, heard));
         }

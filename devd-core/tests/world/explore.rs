@@ -8,7 +8,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use devd_core::{DeviceKey, Notice, Server, Settings, Time};
+use devd_core::{DeviceKey, Notice, ServedBy, Settings, Time};
 
 use super::chance::{Chance, Choices};
 use super::daemon::Answer;
@@ -134,7 +134,8 @@ impl Explored {
             let bad = directory.script.as_deref().is_none_or(|script| script != "works")
                 || directory.vif_type.is_none()
                 || directory.gatewaydev.is_some();
-            let has_hook = matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook);
+            let has_hook =
+                matches!(key.kind.served_by(), ServedBy::NetworkHook | ServedBy::BlockHook);
             if plan.repairs > 0 && has_hook && bad {
                 moves.push(Move::PutRight(key));
                 if !world.installed {
@@ -174,9 +175,11 @@ impl Explored {
 
     fn party_moves(&self) -> impl Iterator<Item = Move> + use<> {
         self.world.store.keys().into_iter().flat_map(|key| {
-            let server = match key.kind.server() {
-                Server::Qemu => Move::Qemu(key),
-                Server::NetworkHook | Server::BlockHook | Server::Elsewhere => Move::Backend(key),
+            let server = match key.kind.served_by() {
+                ServedBy::Qemu => Move::Qemu(key),
+                ServedBy::NetworkHook | ServedBy::BlockHook | ServedBy::Elsewhere => {
+                    Move::Backend(key)
+                }
             };
             [server, Move::Frontend(key)]
         })
@@ -377,7 +380,7 @@ impl World {
             self.look(key, want);
         }
         if !has_action(self) {
-            self.ledger.done();
+            self.invariants.done();
         }
     }
 
@@ -424,7 +427,7 @@ impl World {
         hooks.sort_unstable();
         hooks.hash(state);
         self.frontends.reviving.hash(state);
-        self.ledger.hash(state);
+        self.invariants.hash(state);
         (self.installed, self.chance.left()).hash(state);
 
         let daemon = &self.daemon;

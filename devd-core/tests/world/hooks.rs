@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, Server, Verb};
+use devd_core::{DeviceKey, Hook, HookEnd, HookFailure, ServedBy, Verb};
 
 use super::store::{Directory, Life, Store};
 
@@ -71,8 +71,8 @@ impl Script {
     }
 
     /// Will a device of this sort be served in the end?
-    pub(crate) fn works_in_the_end(self, server: Server) -> bool {
-        let network = server == Server::NetworkHook;
+    pub(crate) fn works_in_the_end(self, server: ServedBy) -> bool {
+        let network = server == ServedBy::NetworkHook;
         self.times < 99_999 || self.add == Manner::Works || self.add == Manner::Mute && !network
     }
 }
@@ -230,7 +230,8 @@ impl Process {
         let in_time = end != HookEnd::Failure(HookFailure::Signal(15))
             && end != HookEnd::Failure(HookFailure::Signal(9));
         // The daemon takes the silence of a network hook for a failure.
-        let mute = self.manner == Manner::Mute && self.key.kind.server() == Server::NetworkHook;
+        let mute =
+            self.manner == Manner::Mute && self.key.kind.served_by() == ServedBy::NetworkHook;
         self.done && in_time && self.manner.does_it() && !mute
     }
 }

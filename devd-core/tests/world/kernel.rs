@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use devd_core::{DeviceKey, Server};
+use devd_core::{DeviceKey, ServedBy};
 
 use super::store::Store;
 
@@ -10,14 +10,14 @@ use super::store::Store;
 pub(crate) fn backend(store: &mut Store, key: DeviceKey) {
     let Some(directory) = store.get(key) else { return };
     let frontend = store.frontend(key);
-    let told = match key.kind.server() {
+    let told = match key.kind.served_by() {
         // netback waits for the word, blkback for the device.
-        Server::NetworkHook => directory.hotplug == Some("connected"),
-        Server::BlockHook => directory.physical_device,
-        Server::Elsewhere => true,
-        Server::Qemu => return,
+        ServedBy::NetworkHook => directory.hotplug == Some("connected"),
+        ServedBy::BlockHook => directory.physical_device,
+        ServedBy::Elsewhere => true,
+        ServedBy::Qemu => return,
     };
-    let network = key.kind.server() == Server::NetworkHook;
+    let network = key.kind.served_by() == ServedBy::NetworkHook;
     match (directory.state, frontend) {
         (1, _) => store.set_state(key, 2),
         (2, Some(4)) if told => store.set_state(key, 4),

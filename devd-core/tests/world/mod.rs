@@ -13,8 +13,8 @@ mod clock;
 mod daemon;
 pub(crate) mod explore;
 mod hooks;
+mod invariants;
 mod kernel;
-mod ledger;
 mod qemu;
 mod quiet;
 pub(crate) mod store;
@@ -25,15 +25,15 @@ mod view;
 use std::collections::BTreeMap;
 
 use devd_core::{
-    BackendPath, DeviceKey, Dispatcher, Domid, Leaf, Server, Settings, Time, Verb, Want,
+    BackendPath, DeviceKey, Dispatcher, Domid, Leaf, ServedBy, Settings, Time, Verb, Want,
 };
 
 use chance::Chance;
 use clock::Clock;
 use daemon::{Answer, Daemon};
 use hooks::{Hooks, Pid};
+use invariants::Invariants;
 use kernel::Frontends;
-use ledger::Ledger;
 use qemu::Qemus;
 use store::{Life, Store};
 
@@ -79,7 +79,7 @@ pub(crate) struct World {
     pub(crate) daemon: Daemon,
     frontends: Frontends,
     clock: Clock<Happening>,
-    ledger: Ledger,
+    invariants: Invariants,
     /// Until then the kernel does nothing, nor do the guests, and the daemon reads no events.
     backends_held: u64,
     frontends_held: u64,
@@ -118,7 +118,7 @@ impl World {
             daemon: Daemon::new(0, None),
             frontends: Frontends::default(),
             clock: Clock::new(),
-            ledger: Ledger::default(),
+            invariants: Invariants::default(),
             backends_held: 0,
             frontends_held: 0,
             daemon_held: 0,
@@ -205,8 +205,8 @@ impl World {
                     self.store.set_frontend(key, None);
                     self.store.take_changed();
                 }
-                if !self.ledger.known.contains(&key) {
-                    self.ledger.write_off(key);
+                if !self.invariants.known.contains(&key) {
+                    self.invariants.write_off(key);
                 }
             }
             self.wake(key);
@@ -236,7 +236,7 @@ impl World {
             (Happening::Frontend(key), 60),
             (Happening::Qemu(key), 60),
         ] {
-            let served_by_qemu = key.kind.server() == Server::Qemu;
+            let served_by_qemu = key.kind.served_by() == ServedBy::Qemu;
             let concerned = match who {
                 Happening::Qemu(_) => served_by_qemu,
                 Happening::Backend(_) => !served_by_qemu,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
-use devd_core::{DeviceKey, Domid, Kind, Server};
+use devd_core::{DeviceKey, Domid, Kind, ServedBy};
 
 use super::store::{Life, Store};
 
@@ -123,7 +123,7 @@ impl Qemus {
     /// One step for one of its guest's devices, if that calls for one. An error: it has been
     /// given a ring that another had begun.
     pub(crate) fn step(&mut self, store: &mut Store, key: DeviceKey) -> Result<(), String> {
-        if key.kind.server() != Server::Qemu {
+        if key.kind.served_by() != ServedBy::Qemu {
             return Ok(());
         }
         let Some(directory) = store.get(key) else { return Ok(()) };

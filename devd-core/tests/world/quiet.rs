@@ -1,6 +1,6 @@
 //! What must have happened when nothing more happens.
 
-use devd_core::{DeviceKey, Phase, Reason, Remedy, Server, ServiceState};
+use devd_core::{DeviceKey, Phase, QemuState, Reason, Remedy, ServedBy};
 
 use super::World;
 use super::hooks::{Script, is_startable};
@@ -38,7 +38,7 @@ impl World {
         if let Some(violation) = self.violation.take() {
             return Err(violation);
         }
-        let known = self.dispatcher().devices().count() + self.dispatcher().services().count();
+        let known = self.dispatcher().devices().count() + self.dispatcher().qemus().count();
         let most = (MINUTES + 1) * ACTIONS_OF_A_TRY * u64::try_from(known).expect("a few");
         let taken = self.actions - actions;
         if taken > most {
@@ -89,14 +89,14 @@ impl World {
                 return Err(format!("{key} is gone and still known: {phase:?}"));
             }
         }
-        for (key, work) in self.ledger.leftovers(self.daemon.number) {
+        for (key, work) in self.invariants.leftovers(self.daemon.number) {
             if self.store.get(key).is_none() {
                 return Err(format!("{key} is gone, and its hook's work is not: {work:?}"));
             }
         }
         self.check_qemus()?;
         let at_rest = dispatcher.devices().all(|(_, phase)| phase == Phase::Attached);
-        let quiet = dispatcher.services().all(|(_, state)| state != ServiceState::BackingOff);
+        let quiet = dispatcher.qemus().all(|(_, state)| state != QemuState::BackingOff);
         if at_rest && quiet && dispatcher.poll_timeout().is_some() {
             return Err("all devices are served, and a deadline is left".to_owned());
         }
@@ -108,25 +108,25 @@ impl World {
         let Some(phase) = self.phase(key) else {
             return Err(format!("{key} is not known"));
         };
-        if key.kind.server() == Server::Qemu && self.is_in_doubt(key) {
+        if key.kind.served_by() == ServedBy::Qemu && self.is_in_doubt(key) {
             return Ok(());
         }
         if !self.store.is_wanted(key) {
             return Err(format!("{key} is not wanted and its directory stays: {phase:?}"));
         }
-        if self.ledger.is_mistaken(key) {
+        if self.invariants.is_mistaken(key) {
             return Ok(());
         }
-        let works = match key.kind.server() {
-            Server::NetworkHook | Server::BlockHook => {
+        let works = match key.kind.served_by() {
+            ServedBy::NetworkHook | ServedBy::BlockHook => {
                 let script = directory.script.as_deref().map(Script::parse);
                 let typed =
-                    directory.vif_type.is_some() || key.kind.server() != Server::NetworkHook;
-                script.is_some_and(|script| script.works_in_the_end(key.kind.server()))
+                    directory.vif_type.is_some() || key.kind.served_by() != ServedBy::NetworkHook;
+                script.is_some_and(|script| script.works_in_the_end(key.kind.served_by()))
                     && typed
                     && is_startable(key, directory, self.installed)
             }
-            Server::Qemu => {
+            ServedBy::Qemu => {
                 // Only the QEMU that has closed a disk opens it again.
                 let lost = self.qemus.is_lost(key, directory.life) || directory.state == 6;
                 if lost != (phase == Phase::Failed(Reason::Lost)) {
@@ -134,13 +134,15 @@ impl World {
                 }
                 !lost && !self.has_lost_share(key)
             }
-            Server::Elsewhere => true,
+            ServedBy::Elsewhere => true,
         };
         let served = directory.state == 4 && phase == Phase::Attached;
         if works && !served {
             return Err(format!("{key} is not served: state {}, {phase:?}", directory.state));
         }
-        if works && key.kind.server() != Server::Elsewhere && directory.hotplug != Some("connected")
+        if works
+            && key.kind.served_by() != ServedBy::Elsewhere
+            && directory.hotplug != Some("connected")
         {
             return Err(format!("{key} is served, and hotplug-status does not say so"));
         }
@@ -149,10 +151,10 @@ impl World {
         if !works && !told && !matches!(phase, Phase::Failed(_)) {
             return Err(format!("{key} cannot be served, and it is {phase:?}"));
         }
-        let hook = matches!(key.kind.server(), Server::NetworkHook | Server::BlockHook);
+        let hook = matches!(key.kind.served_by(), ServedBy::NetworkHook | ServedBy::BlockHook);
         // A hook that was killed behind its last write has told blkback all it needs.
         let told = directory.physical_device;
-        if works && hook && self.ledger.is_unfinished(key, self.daemon.number, told) {
+        if works && hook && self.invariants.is_unfinished(key, self.daemon.number, told) {
             return Err(format!("{key} is served, and its hook's work is not in place"));
         }
         Ok(())
@@ -178,7 +180,7 @@ impl World {
     fn check_qemus(&self) -> Result<(), String> {
         for domid in self.qemus.guests() {
             let mut devices = self.store.list().map(|(key, _)| key);
-            if !devices.any(|key| key.domid == domid && key.kind.server() == Server::Qemu) {
+            if !devices.any(|key| key.domid == domid && key.kind.served_by() == ServedBy::Qemu) {
                 return Err(format!("guest {domid} has a QEMU and nothing for it to serve"));
             }
         }
@@ -187,7 +189,7 @@ impl World {
                 return Err(format!("guest {domid} is gone and not forgotten"));
             }
         }
-        for (domid, state) in self.dispatcher().services() {
+        for (domid, state) in self.dispatcher().qemus() {
             if !self.store.list().any(|(key, _)| key.domid == domid) {
                 return Err(format!("guest {domid} has no devices and is known: {state:?}"));
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use devd_core::{DeviceKey, Kind, Server, Settings};
+use devd_core::{DeviceKey, Kind, ServedBy, Settings};
 
 use super::chance::Chance;
 use super::{Happening, Spec, World};
@@ -139,7 +139,7 @@ impl World {
     fn any_spec(&mut self, key: DeviceKey) -> Spec {
         let script = self.chance.pick(&SCRIPTS);
         let mut spec = Spec::new(key.kind, key.domid, key.devid, script);
-        if key.kind.server() == Server::NetworkHook && self.chance.one_in(5) {
+        if key.kind.served_by() == ServedBy::NetworkHook && self.chance.one_in(5) {
             spec.vif_type = Some("vif_ioemu");
         }
         if self.chance.one_in(12) {
@@ -148,7 +148,7 @@ impl World {
         if self.chance.one_in(20) {
             spec.vif_type = None;
         }
-        if key.kind.server() == Server::NetworkHook && self.chance.one_in(20) {
+        if key.kind.served_by() == ServedBy::NetworkHook && self.chance.one_in(20) {
             spec.gatewaydev = Some("eth\0");
         }
         spec

@@ -1,6 +1,6 @@
 //! The toolstack in dom0: makes devices, lets go of them, and does not wait for ever.
 
-use devd_core::{DeviceKey, Domid, Notice, Server};
+use devd_core::{DeviceKey, Domid, Notice, ServedBy};
 
 use super::store::{Directory, Life, Spec};
 use super::{Happening, World, kernel};
@@ -16,10 +16,10 @@ impl World {
         self.store.create(spec);
         // What a daemon finds in parts at its first look may be of two devices.
         if !self.daemon.notices.contains(&(spec.key, Notice::Found)) {
-            self.ledger.known.remove(&spec.key);
+            self.invariants.known.remove(&spec.key);
         }
         let daemon = if self.daemon.dispatcher.is_some() { self.daemon.number } else { 0 };
-        self.ledger.created(spec.key, daemon, self.phase(spec.key).is_some());
+        self.invariants.created(spec.key, daemon, self.phase(spec.key).is_some());
         self.react();
         spec.key
     }
@@ -45,7 +45,7 @@ impl World {
             if offline {
                 self.store.write(key, "online", |directory| directory.online = false);
             }
-            if key.kind.server() == Server::Qemu {
+            if key.kind.served_by() == ServedBy::Qemu {
                 self.store.set_state(key, 6);
             }
             // Of what is closed already nothing happens that the daemon could hear of.
@@ -92,8 +92,8 @@ impl World {
     pub(crate) fn rebirth(&mut self, key: DeviceKey) {
         self.trace(|| format!("netback: rebirth of {key}"));
         kernel::rebirth(&mut self.store, key);
-        if self.daemon.dispatcher.is_none() || !self.ledger.known.contains(&key) {
-            self.ledger.write_off(key);
+        if self.daemon.dispatcher.is_none() || !self.invariants.known.contains(&key) {
+            self.invariants.write_off(key);
         }
         self.react();
     }

@@ -1,6 +1,6 @@
 //! What a scenario does to the world and asks of it.
 
-use devd_core::{DeviceKey, Dispatcher, Domid, Notice, Phase, Reason, Server, Settings, Verb};
+use devd_core::{DeviceKey, Dispatcher, Domid, Notice, Phase, Reason, ServedBy, Settings, Verb};
 
 use super::World;
 use super::chance::Chance;
@@ -84,7 +84,7 @@ impl World {
     /// Is it connected, does the daemon know, and would the next daemon?
     pub(crate) fn is_served(&self, key: DeviceKey) -> bool {
         let marked =
-            key.kind.server() == Server::Elsewhere || self.hotplug(key) == Some("connected");
+            key.kind.served_by() == ServedBy::Elsewhere || self.hotplug(key) == Some("connected");
         self.phase(key) == Some(Phase::Attached) && self.state(key) == Some(4) && marked
     }
 

@@ -1,6 +1,6 @@
 //! What the store is told when a hook has done its work.
 
-use devd_core::{DeviceKey, State};
+use devd_core::{DeviceKey, XenbusState};
 use xs_client::{Client, Error, Outcome, Transaction};
 
 use super::Success;
@@ -78,7 +78,7 @@ pub(super) fn tell(
 /// Is the device there, and not another one in its place? No hook is run so early.
 fn is_there(transaction: &mut Transaction<'_>, key: DeviceKey) -> Result<bool, Error> {
     match transaction.read(format!("{key}/state")) {
-        Ok(state) => Ok(State::parse(&state) > State::Initialising),
+        Ok(state) => Ok(XenbusState::parse(&state) > XenbusState::Initialising),
         Err(error) if error.is_missing() => Ok(false),
         Err(error) => Err(error),
     }

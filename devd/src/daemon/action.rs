@@ -1,8 +1,8 @@
 //! What the dispatcher decides, carried out.
 
 use devd_core::{
-    Action, DeviceKey, Domid, HookEnd, HookFailure, HotplugStatus, Notice, Reason, ServiceEvent,
-    ServiceFailure, Time,
+    Action, DeviceKey, Domid, HookEnd, HookFailure, HotplugStatus, Notice, QemuEvent, QemuFailure,
+    Reason, Time,
 };
 use nix::sys::signal::Signal;
 use xs_client::Error;
@@ -32,18 +32,18 @@ impl Daemon<'_> {
                 log::warn!("{key}: its hook did not end when told to: killing it (SIGKILL)");
                 self.end_hook(key, Signal::SIGKILL, now);
             }
-            Action::FindService(domid) => {
+            Action::FindQemu(domid) => {
                 if let Some(event) = self.qemus.find(client, domid, &self.poller, now)? {
-                    self.dispatcher.handle_service(domid, event, now);
+                    self.dispatcher.handle_qemu(domid, event, now);
                 }
             }
-            Action::StartService(domid) => {
+            Action::StartQemu(domid) => {
                 let started = self.qemus.start(client, domid, &mut self.poller, now);
-                self.service_answered(domid, started, now)?;
+                self.qemu_answered(domid, started, now)?;
             }
-            Action::StopService(domid) => {
+            Action::StopQemu(domid) => {
                 let stopped = self.qemus.stop(client, domid, now);
-                self.service_answered(domid, stopped, now)?;
+                self.qemu_answered(domid, stopped, now)?;
             }
             Action::Reset(key) => {
                 let written = executor::reset(client, key);
@@ -64,7 +64,7 @@ impl Daemon<'_> {
                         ErrorNode::Hook
                     }
                     Reason::NoScript | Reason::NoType => ErrorNode::Hook,
-                    Reason::Service(_) | Reason::Lost => {
+                    Reason::Qemu(_) | Reason::Lost => {
                         text = self.qemus.explain(key.domid, text);
                         self.qemus.set_reported(key);
                         ErrorNode::Daemon
@@ -94,10 +94,10 @@ impl Daemon<'_> {
     fn act_dry(&mut self, action: Action, now: Time) -> Result<(), Error> {
         match action {
             Action::Observe(key, want) => self.executor.look(key, want),
-            Action::FindService(domid) => {
+            Action::FindQemu(domid) => {
                 let runs = self.qemus.runs(domid);
-                let event = if runs { ServiceEvent::Ready } else { ServiceEvent::Absent };
-                self.dispatcher.handle_service(domid, event, now);
+                let event = if runs { QemuEvent::Ready } else { QemuEvent::Absent };
+                self.dispatcher.handle_qemu(domid, event, now);
             }
             Action::RunHook(key) => {
                 match self.dispatcher.hook(key).map(|hook| self.hooks.choose(&hook)) {
@@ -116,11 +116,11 @@ impl Daemon<'_> {
                 // Without its mark in the store the device would look like another one.
                 self.dispatcher.handle_mark_refused(key, HotplugStatus::Refused, now);
             }
-            Action::StartService(domid) => dry_run::say_qemu(domid, self.qemus.path()),
+            Action::StartQemu(domid) => dry_run::say_qemu(domid, self.qemus.path()),
             Action::Report(key, notice) => self.report(key, notice),
             Action::StopHook(_)
             | Action::KillHook(_)
-            | Action::StopService(_)
+            | Action::StopQemu(_)
             | Action::Reset(_)
             | Action::MarkConnected(_)
             | Action::MarkDetached(_)
@@ -179,24 +179,23 @@ impl Daemon<'_> {
     }
 
     /// Passes on what is known at once of a guest's QEMU.
-    fn service_answered(
+    fn qemu_answered(
         &mut self,
         domid: Domid,
-        answer: Result<Option<ServiceEvent>, Error>,
+        answer: Result<Option<QemuEvent>, Error>,
         now: Time,
     ) -> Result<(), Error> {
         let (event, result) = match answer {
             Ok(event) => (event, Ok(())),
             Err(error) => {
                 log::error!("guest {domid}: cannot start or end its QEMU: {error}; will try again");
-                let failure =
-                    error.refusal().map_or(ServiceFailure::Store(libc::EIO), qemu::refused);
+                let failure = error.refusal().map_or(QemuFailure::Store(libc::EIO), qemu::refused);
                 let result = if error.ends_connection() { Err(error) } else { Ok(()) };
-                (Some(ServiceEvent::Failed(failure)), result)
+                (Some(QemuEvent::Failed(failure)), result)
             }
         };
         if let Some(event) = event {
-            self.dispatcher.handle_service(domid, event, now);
+            self.dispatcher.handle_qemu(domid, event, now);
         }
         result
     }

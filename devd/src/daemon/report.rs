@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use devd_core::{DeviceKey, Notice, Server};
+use devd_core::{DeviceKey, Notice, ServedBy};
 
 use super::{Daemon, Stage};
 
@@ -72,12 +72,12 @@ impl Daemon<'_> {
 impl Daemon<'_> {
     /// By what a device was attached: its hook, or the QEMU of its guest.
     fn attached_by(&mut self, key: DeviceKey) -> String {
-        match key.kind.server() {
-            Server::Qemu => match self.qemus.process(key.domid) {
+        match key.kind.served_by() {
+            ServedBy::Qemu => match self.qemus.process(key.domid) {
                 Some(pid) => format!(" by its guest's QEMU, process {pid}"),
                 None => " by its guest's QEMU".into(),
             },
-            Server::NetworkHook | Server::BlockHook | Server::Elsewhere => {
+            ServedBy::NetworkHook | ServedBy::BlockHook | ServedBy::Elsewhere => {
                 self.hooks.take_added(key)
             }
         }

@@ -84,7 +84,7 @@ impl Daemon<'_> {
         } else if let Some((domid, event)) =
             self.qemus.handle_exit(&mut self.client, pid, exit, now)
         {
-            self.dispatcher.handle_service(domid, event, now);
+            self.dispatcher.handle_qemu(domid, event, now);
         } else {
             exit();
         }

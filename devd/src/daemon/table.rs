@@ -1,6 +1,6 @@
 //! SIGUSR1: all devices, and how far each is, in the log.
 
-use devd_core::{DeviceKey, Node, Phase, Reason, Remedy, Run, ServiceState};
+use devd_core::{DeviceKey, Node, Phase, QemuState, Reason, Remedy, Run};
 
 use super::Daemon;
 
@@ -9,8 +9,8 @@ impl Daemon<'_> {
     pub(super) fn log_devices(&self) {
         let mut devices: Vec<_> = self.dispatcher.devices().collect();
         devices.sort_unstable_by_key(|(key, _)| *key);
-        let qemus = |state| matches!(state, ServiceState::Starting | ServiceState::Running);
-        let qemus = self.dispatcher.services().filter(|(_, state)| qemus(*state)).count();
+        let qemus = |state| matches!(state, QemuState::Starting | QemuState::Running);
+        let qemus = self.dispatcher.qemus().filter(|(_, state)| qemus(*state)).count();
         log::info!(
             "devd {}, process {}, {} xenstore: {}, {} at work, {} for guests",
             env!("CARGO_PKG_VERSION"),
@@ -32,7 +32,7 @@ impl Daemon<'_> {
             Phase::Attaching(Run::Running) => "its hook runs",
             Phase::Attaching(Run::Stopping) => "its hook was told to end",
             Phase::Attaching(Run::Ended) => "its hook has ended",
-            Phase::Starting => "waits for the QEMU of its guest",
+            Phase::AwaitingQemu => "waits for the QEMU of its guest",
             Phase::Attached => "served",
             Phase::Detaching(Run::Queued) => "closed; its removal hook waits for its turn",
             Phase::Detaching(Run::Running) => "closed; its removal hook runs",

@@ -185,7 +185,7 @@ impl Daemon<'_> {
         }
         // A QEMU of which no device is known is ended.
         for domid in listing.libxl.into_iter().filter(|_| !listing.incomplete) {
-            self.dispatcher.handle_service_found(domid);
+            self.dispatcher.handle_qemu_found(domid);
         }
         if self.stage == Stage::Listing {
             self.stage = Stage::Looking { since: now };
@@ -203,7 +203,7 @@ impl Daemon<'_> {
             &mut || budget.take(),
         );
         for (domid, event) in happened {
-            self.dispatcher.handle_service(domid, event, now);
+            self.dispatcher.handle_qemu(domid, event, now);
         }
         self.pending.qemu = !result?;
         Ok(())

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use devd_core::{BackendPath, DeviceKey, Kind, State};
+use devd_core::{BackendPath, DeviceKey, Kind, XenbusState};
 use xs_client::{Batch, Client, Error, Event, Outcome};
 use xs_proto::ErrorCode;
 
@@ -69,15 +69,17 @@ impl Backend<'_> {
 
     /// Looks at the device and does what there is to do.
     fn step(&mut self, key: DeviceKey) -> Result<(), Error> {
-        let state = State::parse(&self.client.read(format!("{key}/state"))?);
+        let state = XenbusState::parse(&self.client.read(format!("{key}/state"))?);
         if !self.served.contains_key(&key) {
-            return if state == State::Initialising { self.probe(key) } else { Ok(()) };
+            return if state == XenbusState::Initialising { self.probe(key) } else { Ok(()) };
         }
         let frontend = self.frontend(key)?;
         match (state, frontend) {
-            (State::InitWait, Some(State::Initialised | State::Connected)) => self.connect(key),
-            (State::Closed, _) => Ok(()),
-            (_, None | Some(State::Closed)) => self.close(key, state),
+            (XenbusState::InitWait, Some(XenbusState::Initialised | XenbusState::Connected)) => {
+                self.connect(key)
+            }
+            (XenbusState::Closed, _) => Ok(()),
+            (_, None | Some(XenbusState::Closed)) => self.close(key, state),
             _ => Ok(()),
         }
     }
@@ -92,7 +94,7 @@ impl Backend<'_> {
             self.write(key, &QDISK)?;
         }
         self.write(key, offer(key.kind))?;
-        self.switch(key, State::Initialising, State::InitWait).map(drop)
+        self.switch(key, XenbusState::Initialising, XenbusState::InitWait).map(drop)
     }
 
     /// Connects the rings, if the hook has done its part.
@@ -110,12 +112,12 @@ impl Backend<'_> {
         if key.kind != Kind::Vif {
             self.write(key, &DISK)?;
         }
-        self.switch(key, State::InitWait, State::Connected).map(drop)
+        self.switch(key, XenbusState::InitWait, XenbusState::Connected).map(drop)
     }
 
     /// The guest has let go.
-    fn close(&mut self, key: DeviceKey, state: State) -> Result<(), Error> {
-        let is_closed = self.switch(key, state, State::Closed)?;
+    fn close(&mut self, key: DeviceKey, state: XenbusState) -> Result<(), Error> {
+        let is_closed = self.switch(key, state, XenbusState::Closed)?;
         if !is_closed || self.client.read(format!("{key}/online"))? == b"1" {
             return Ok(()); // Another event comes.
         }
@@ -133,20 +135,25 @@ impl Backend<'_> {
         }
     }
 
-    fn frontend(&mut self, key: DeviceKey) -> Result<Option<State>, Error> {
+    fn frontend(&mut self, key: DeviceKey) -> Result<Option<XenbusState>, Error> {
         let Some(node) = self.served.get(&key) else { return Ok(None) };
         match self.client.read(node) {
-            Ok(value) => Ok(Some(State::parse(&value))),
+            Ok(value) => Ok(Some(XenbusState::parse(&value))),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Changes `state`, unless somebody else has changed it since it was read. False if so.
-    fn switch(&mut self, key: DeviceKey, from: State, to: State) -> Result<bool, Error> {
+    fn switch(
+        &mut self,
+        key: DeviceKey,
+        from: XenbusState,
+        to: XenbusState,
+    ) -> Result<bool, Error> {
         let node = format!("{key}/state");
         self.client.transaction(|transaction| {
-            if State::parse(&transaction.read(&node)?) != from {
+            if XenbusState::parse(&transaction.read(&node)?) != from {
                 return Ok(Outcome::Abort(false));
             }
             transaction.write(&node, (to as u8).to_string())?;

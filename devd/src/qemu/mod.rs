@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use devd_core::{DeviceKey, Domid, ServiceEvent, ServiceFailure, Time};
+use devd_core::{DeviceKey, Domid, QemuEvent, QemuFailure, Time};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use xs_client::{Client, Error};
@@ -142,7 +142,7 @@ pub(crate) struct Qemus {
 }
 
 /// What happened to a guest's QEMU.
-pub(crate) type Happened = (Domid, ServiceEvent);
+pub(crate) type Happened = (Domid, QemuEvent);
 
 impl Qemus {
     pub(crate) fn new(program: Qemu, inheritance: Inheritance, log_dir: PathBuf) -> Self {
@@ -190,7 +190,7 @@ impl Qemus {
         domid: Domid,
         poller: &Poller,
         now: Time,
-    ) -> Result<Option<ServiceEvent>, Error> {
+    ) -> Result<Option<QemuEvent>, Error> {
         match self.try_find(client, domid, poller, now) {
             Err(error) => {
                 log::warn!("guest {domid}: has it a QEMU? {error}; will ask again");
@@ -207,7 +207,7 @@ impl Qemus {
         domid: Domid,
         poller: &Poller,
         now: Time,
-    ) -> Result<Option<ServiceEvent>, Error> {
+    ) -> Result<Option<QemuEvent>, Error> {
         let mut left = false;
         for questions in [&mut self.due, &mut self.refused] {
             let before = questions.leftovers.len();
@@ -233,7 +233,7 @@ impl Qemus {
             if note.is_some() || left {
                 self.remove_nodes(client, domid, now)?;
             }
-            return Ok(Some(ServiceEvent::Absent));
+            return Ok(Some(QemuEvent::Absent));
         };
         let pid = qemu.pid;
         if let Err(error) = poller.add(&qemu.process, Source::Process(pid)) {
@@ -297,9 +297,9 @@ impl Qemus {
         domid: Domid,
         poller: &mut Poller,
         now: Time,
-    ) -> Result<Option<ServiceEvent>, Error> {
+    ) -> Result<Option<QemuEvent>, Error> {
         match self.try_find(client, domid, poller, now)? {
-            Some(ServiceEvent::Absent) => {}
+            Some(QemuEvent::Absent) => {}
             other => return Ok(other),
         }
         self.last_lines.remove(&domid);
@@ -317,7 +317,7 @@ impl Qemus {
             Err(failure) => {
                 self.remove_nodes(client, domid, now)?;
                 self.unwatch_if_idle(client, now);
-                return Ok(Some(ServiceEvent::Failed(failure)));
+                return Ok(Some(QemuEvent::Failed(failure)));
             }
         };
         log::info!("guest {domid}: started QEMU, process {pid}");
@@ -354,10 +354,10 @@ impl Qemus {
         client: &mut Client,
         domid: Domid,
         now: Time,
-    ) -> Result<Option<ServiceEvent>, Error> {
+    ) -> Result<Option<QemuEvent>, Error> {
         let Some(process) = self.processes.get_mut(&domid) else {
             self.remove_nodes(client, domid, now)?;
-            return Ok(Some(ServiceEvent::Absent));
+            return Ok(Some(QemuEvent::Absent));
         };
         log::info!("guest {domid}: ending QEMU, process {}", process.process.pid());
         let deadline = now.after(STOP);
@@ -449,27 +449,27 @@ impl Qemus {
         let Running { stage, log, .. } = self.processes.remove(&domid)?;
         self.log_watch.remove(domid);
         let failure = match exit() {
-            Exit::Code(code) => ServiceFailure::Exit(code),
-            Exit::Signal(signal) => ServiceFailure::Signal(signal),
-            Exit::Unheard => ServiceFailure::Vanished,
+            Exit::Code(code) => QemuFailure::Exit(code),
+            Exit::Signal(signal) => QemuFailure::Signal(signal),
+            Exit::Unheard => QemuFailure::Vanished,
         };
         let failure = match stage {
             Stage::Stopping(_) => None,
-            Stage::Overdue => Some(ServiceFailure::TimedOut),
+            Stage::Overdue => Some(QemuFailure::TimedOut),
             Stage::Starting(_) | Stage::Running => Some(failure),
         };
         let event = match failure {
             None => {
                 log::info!("guest {domid}: QEMU, process {pid}, has ended");
-                ServiceEvent::Absent
+                QemuEvent::Absent
             }
             Some(failure) => {
                 if let Some(log) = log {
                     self.last_lines.insert(domid, log.summary());
                 }
-                let text = self.explain(domid, crate::words::service_failure(failure));
+                let text = self.explain(domid, crate::words::qemu_failure(failure));
                 log::error!("guest {domid}: process {pid}: {text}");
-                ServiceEvent::Failed(failure)
+                QemuEvent::Failed(failure)
             }
         };
         // Nothing must claim any more that it runs. With the connection lost, that is made up for
@@ -534,7 +534,7 @@ impl Qemus {
         client: &mut Client,
         domid: Domid,
         now: Time,
-    ) -> Result<Option<ServiceEvent>, Error> {
+    ) -> Result<Option<QemuEvent>, Error> {
         let running = match client.read(state_node(domid)) {
             Ok(state) => state == b"running",
             Err(error) if error.ends_connection() => return Err(error),
@@ -552,14 +552,14 @@ impl Qemus {
         };
         process.stage = Stage::Running;
         self.unwatch_if_idle(client, now);
-        Ok(Some(ServiceEvent::Ready))
+        Ok(Some(QemuEvent::Ready))
     }
 
-    fn spawn(&self, domid: Domid) -> Result<(Pid, QemuLog), ServiceFailure> {
-        let path = self.path().ok_or(ServiceFailure::NoQemu)?;
+    fn spawn(&self, domid: Domid) -> Result<(Pid, QemuLog), QemuFailure> {
+        let path = self.path().ok_or(QemuFailure::NoQemu)?;
         let errno = |error: io::Error| {
             log::error!("guest {domid}: cannot start {}: {error}", path.display());
-            ServiceFailure::Spawn(error.raw_os_error().unwrap_or(libc::EIO))
+            QemuFailure::Spawn(error.raw_os_error().unwrap_or(libc::EIO))
         };
         let log = QemuLog::create(self.log_path(domid)).map_err(errno)?;
         let program = process::c_path(path).map_err(errno)?;
@@ -730,9 +730,9 @@ fn state_node(domid: Domid) -> String {
 }
 
 /// Why the store refuses what a QEMU needs. `libxl` belongs to dom0 where it does not belong to the driver domain.
-pub(crate) fn refused(code: &ErrorCode) -> ServiceFailure {
+pub(crate) fn refused(code: &ErrorCode) -> QemuFailure {
     match code {
-        ErrorCode::Acces | ErrorCode::NoEnt => ServiceFailure::NotDriverDomain,
-        code => ServiceFailure::Store(code.errno().unwrap_or(libc::EIO)),
+        ErrorCode::Acces | ErrorCode::NoEnt => QemuFailure::NotDriverDomain,
+        code => QemuFailure::Store(code.errno().unwrap_or(libc::EIO)),
     }
 }

@@ -17,7 +17,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use devd_core::{DeviceKey, State, Time};
+use devd_core::{DeviceKey, Time, XenbusState};
 use xs_client::{Client, Error, Outcome};
 
 use self::events::{LinkEvent, Listener, Overrun};
@@ -444,7 +444,10 @@ fn write_error(
             Err(error) => Err(error),
         };
         let served = |value: &[u8]| {
-            matches!(State::parse(value), State::InitWait | State::Initialised | State::Connected)
+            matches!(
+                XenbusState::parse(value),
+                XenbusState::InitWait | XenbusState::Initialised | XenbusState::Connected
+            )
         };
         if !is("state", &served)? || !is("hotplug-status", &|value| value == b"connected")? {
             return Ok(Outcome::Abort(false));

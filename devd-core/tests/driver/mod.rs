@@ -1,10 +1,10 @@
-//! A dispatcher by hand: events and observations one by one, and the actions that follow.
+//! Drives a dispatcher by single events and observations, and returns the actions that follow.
 
 #![allow(dead_code, reason = "each program uses its part of it")]
 
 use devd_core::{
     Action, BackendPath, DeviceKey, Dispatcher, HookEnd, HotplugStatus, Kind, Observation, Phase,
-    ServiceEvent, Settings, State, Time, Want,
+    QemuEvent, Settings, Time, Want, XenbusState,
 };
 
 pub(crate) const VIF: DeviceKey = DeviceKey { kind: Kind::Vif, domid: 1, devid: 0 };
@@ -13,7 +13,7 @@ pub(crate) const QDISK: DeviceKey = DeviceKey { kind: Kind::Qdisk, domid: 1, dev
 pub(crate) const P9: DeviceKey = DeviceKey { kind: Kind::P9, domid: 1, devid: 0 };
 
 /// All facts of a device that is wanted, and whose hook can be run.
-pub(crate) fn facts(state: State, hotplug: HotplugStatus) -> Observation<'static> {
+pub(crate) fn facts(state: XenbusState, hotplug: HotplugStatus) -> Observation<'static> {
     Observation {
         want: Want::STATE | Want::ONLINE | Want::HOTPLUG | Want::HOOK | Want::FRONTEND,
         state: Some(state),
@@ -26,17 +26,17 @@ pub(crate) fn facts(state: State, hotplug: HotplugStatus) -> Observation<'static
     }
 }
 
-pub(crate) fn silent(state: State) -> Observation<'static> {
+pub(crate) fn silent(state: XenbusState) -> Observation<'static> {
     facts(state, HotplugStatus::Silent)
 }
 
 /// A dispatcher, and a clock for it.
-pub(crate) struct Hand {
+pub(crate) struct Driver {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) now: u64,
 }
 
-impl Hand {
+impl Driver {
     pub(crate) fn new() -> Self {
         Self::with(Settings::default())
     }
@@ -81,8 +81,8 @@ impl Hand {
         assert_eq!(self.actions(), []);
     }
 
-    pub(crate) fn service(&mut self, event: ServiceEvent) -> Vec<Action> {
-        self.dispatcher.handle_service(1, event, self.time());
+    pub(crate) fn qemu(&mut self, event: QemuEvent) -> Vec<Action> {
+        self.dispatcher.handle_qemu(1, event, self.time());
         self.actions()
     }
 
@@ -99,15 +99,15 @@ impl Hand {
 
     /// A device of the kernel's that is served.
     pub(crate) fn attach(&mut self, key: DeviceKey) {
-        assert!(self.look(key, silent(State::InitWait)).contains(&Action::RunHook(key)));
+        assert!(self.look(key, silent(XenbusState::InitWait)).contains(&Action::RunHook(key)));
         self.hook_ends(key, HookEnd::Success);
-        self.seen(key, facts(State::InitWait, HotplugStatus::Connected));
+        self.seen(key, facts(XenbusState::InitWait, HotplugStatus::Connected));
         assert_eq!(self.phase(key), Some(Phase::Attached));
     }
 
     /// A served device, until its directory is being removed.
     pub(crate) fn remove(&mut self, key: DeviceKey) {
-        let closed = Observation { online: false, ..silent(State::Closed) };
+        let closed = Observation { online: false, ..silent(XenbusState::Closed) };
         assert!(self.look(key, closed).contains(&Action::RunHook(key)));
         self.hook_ends(key, HookEnd::Success);
         assert_eq!(self.wait(200), [Action::Remove(key)]);
@@ -115,10 +115,10 @@ impl Hand {
 
     /// A guest's QEMU that serves this device.
     pub(crate) fn serve(&mut self, key: DeviceKey) {
-        self.look(key, silent(State::Initialising));
-        self.service(ServiceEvent::Absent);
-        self.seen(key, silent(State::Initialising));
-        self.service(ServiceEvent::Ready);
+        self.look(key, silent(XenbusState::Initialising));
+        self.qemu(QemuEvent::Absent);
+        self.seen(key, silent(XenbusState::Initialising));
+        self.qemu(QemuEvent::Ready);
         assert_eq!(self.phase(key), Some(Phase::Attached));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use devd_core::{DeviceKey, HookEnd, HookFailure, Server, Verb};
+use devd_core::{DeviceKey, HookEnd, HookFailure, ServedBy, Verb};
 
 use super::hooks::{Manner, Process};
 use super::store::{Life, Store};
@@ -65,13 +65,13 @@ impl Account {
 }
 
 #[derive(Clone, Debug, Default, Hash)]
-pub(crate) struct Ledger {
+pub(crate) struct Invariants {
     accounts: BTreeMap<DeviceKey, Account>,
     /// Devices of which the daemon knows what their hook needs.
     pub(crate) known: BTreeSet<DeviceKey>,
 }
 
-impl Ledger {
+impl Invariants {
     fn work(&self, key: DeviceKey) -> Work {
         self.accounts.get(&key).map_or(Work::Nothing, |account| account.work)
     }
@@ -141,7 +141,7 @@ impl Ledger {
                 let current = directory.map(|directory| directory.life);
                 // Of an interface that is closed at the first look nobody can tell whether an
                 // earlier daemon has run its hook.
-                let first = account.fresh && key.kind.server() == Server::NetworkHook;
+                let first = account.fresh && key.kind.served_by() == ServedBy::NetworkHook;
                 let known =
                     !first && !account.mistaken && (same_daemon || account.removal_recorded);
                 if account.work == Work::Nothing && known {
@@ -229,7 +229,7 @@ impl Ledger {
             account.unseen = true;
             let life = store.get(key).map(|directory| directory.life);
             let same_life = life.is_some() && life == account.life;
-            let disk = key.kind.server() == Server::BlockHook;
+            let disk = key.kind.served_by() == ServedBy::BlockHook;
             let ran = !matches!(end, HookEnd::Failure(HookFailure::Spawn(_)));
             account.removal_due = disk && same_life && ran && account.work == Work::Nothing;
         }
