@@ -1,10 +1,10 @@
-//! What the dispatcher wants done.
+//! Actions: the work that the dispatcher asks the daemon for.
 
 use crate::{DeviceKey, Domid, Reason, Time, Want};
 
-/// Something for the daemon to do. None of them waits for another: carry them out in their
-/// order. If the store refuses what [`Reset`](Self::Reset), [`MarkConnected`](Self::MarkConnected)
-/// or [`Fail`](Self::Fail) is to write to `hotplug-status`, call
+/// An action of the daemon. No action waits for the end of another: carry them out in their order.
+/// If the store refuses what [`Reset`](Self::Reset), [`MarkConnected`](Self::MarkConnected) or
+/// [`Fail`](Self::Fail) is to write to `hotplug-status`, call
 /// [`handle_mark_refused`](crate::Dispatcher::handle_mark_refused).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -27,70 +27,70 @@ pub enum Action {
     FindQemu(Domid),
     /// Start a QEMU for the guest; `Ready` or `Failed` when that is known.
     StartQemu(Domid),
-    /// End the guest's QEMU and remove its nodes; `Absent` when that is done, or `Failed`: one of
-    /// them, and once.
+    /// End the guest's QEMU and remove its nodes, then call `handle_qemu` exactly once, with
+    /// `Absent` or `Failed`.
     StopQemu(Domid),
     /// Empty the `hotplug-status` and remove the `hotplug-error` of an earlier try.
     Reset(DeviceKey),
-    /// Write `hotplug-status` for a hook that did well without saying so.
+    /// Write `hotplug-status`=`connected` for a hook that exited well without a mark.
     MarkConnected(DeviceKey),
     /// Remove `hotplug-status`: the removal hook has run and must not run again.
     MarkDetached(DeviceKey),
     /// Write `hotplug-status`=`error` and, if the hook left none, `hotplug-error`.
     Fail(DeviceKey, Reason),
-    /// Write `state` 6 for a device whose QEMU is not there to do so, if its `state` still
-    /// is 5.
+    /// Write `state` 6 for a device that no QEMU can close, if its `state` still is 5.
     Close(DeviceKey),
     /// Write `state` 1 for a device whose QEMU ended before it was connected, and empty its
-    /// `hotplug-status`, if its `state` still is 2: the next QEMU takes it up. If it is 5 by now,
-    /// write 6 as for `Close`: the next QEMU would not know of it, and nobody could tell.
+    /// `hotplug-status`, if its `state` still is 2: the next QEMU takes it up. If `state` is 5 by
+    /// now, write 6 as for `Close`: the next QEMU would never close a device that it has not taken
+    /// up.
     Rewind(DeviceKey),
     /// Remove the backend directory, unless another device is there by now (`online` is 1, and
     /// `state` is not 6 or the frontend's directory exists), then call
     /// [`handle_removal`](crate::Dispatcher::handle_removal).
     Remove(DeviceKey),
-    /// The last device of this guest is gone: remove what else is there for it.
+    /// The last device of this guest is gone: remove the daemon's other nodes and files for the
+    /// guest.
     ForgetGuest(Domid),
-    /// Tell people.
+    /// Log the notice.
     Report(DeviceKey, Notice),
 }
 
 /// When a device that is not served is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
-    /// How many tries have failed, of the device's hook or of its guest's QEMU.
+    /// Consecutive failures of the device's hook, or of its guest's QEMU.
     pub failures: u8,
-    /// When the next begins; `None`: not before something changes in the store.
+    /// The time of the next try; `None`: the next try waits for a change in the store.
     pub next: Option<Time>,
 }
 
-/// What is worth telling about a device.
+/// A step in a device's life that is worth a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
-    /// It is seen for the first time.
+    /// The daemon has observed the device for the first time.
     Found,
-    /// It is served.
+    /// The device is served.
     Attached,
-    /// It was served already when the daemon came to see it.
+    /// The device was served already when the daemon found it.
     Adopted,
-    /// Its backend has not reached InitWait after the time that should take. It is still
-    /// waited for.
+    /// Its backend has not reached InitWait within `init_timeout`. The daemon goes on waiting.
     Slow,
-    /// The guest, or the toolstack, let go of it.
+    /// The guest or the toolstack has closed the device.
     Closed,
-    /// Another device has its numbers, and waits until the removal hook of this one has ended.
+    /// Another device has the same key, and waits until the removal hook of this one has ended.
     SuccessorWaits,
     /// Its add hook has run often in a short time, and runs again then.
     HookWaits {
         /// The time of the next run, if fewer hooks run then than are allowed.
         until: Time,
     },
-    /// Another device has taken its place under the same numbers.
+    /// Another device has replaced this one under the same key.
     Replaced,
     /// Its removal hook failed; it is removed all the same.
     RemovalHook(crate::HookFailure),
     /// Its backend directory could not be removed; tried again later.
     RemovalRefused,
-    /// It is gone.
+    /// The device is gone.
     Gone,
 }

@@ -1,4 +1,4 @@
-//! What hooks need, remembered once for all the devices that need the same.
+//! The facts that hooks need, stored once for all devices with the same facts.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 
 use crate::{Node, Observation};
 
-/// What a device's directory says about its hook.
+/// The values in a device's directory that its hook needs.
 #[derive(Debug, Hash)]
 pub(crate) struct HookFacts {
     pub(crate) script: Option<Box<[u8]>>,
@@ -46,8 +46,8 @@ fn is_ioemu(seen: &Observation<'_>) -> bool {
     seen.vif_type == Some(b"vif_ioemu")
 }
 
-/// The facts that were noted last. Nearly all devices of a driver domain have one of two or
-/// three hooks: those share what is remembered of it, and a new one of them takes no memory.
+/// The facts that were stored last. Nearly all devices of a driver domain have one of two or three
+/// hooks, so a new device shares its facts with others and takes no memory for them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecentFacts(VecDeque<Arc<HookFacts>>);
 
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_facts_are_remembered_once_and_old_ones_are_forgotten() {
+    fn same_facts_are_stored_once_and_old_ones_are_dropped() {
         let mut recent = RecentFacts::default();
         let first = recent.of(&seen(b"block"));
         assert!(Arc::ptr_eq(&first, &recent.of(&seen(b"block"))));

@@ -1,22 +1,22 @@
-//! The hotplug hook of a device: what is to be run, and how it ended.
+//! The hotplug hook of a device: its arguments, and its end.
 
 use crate::{DeviceKey, HookFailure};
 
-/// What a hook is to do.
+/// The task of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
-    /// Put in place what the device needs.
+    /// Set up the device.
     Add,
-    /// Take it away again.
+    /// Undo the setup.
     Remove,
 }
 
-/// One run of a hook.
+/// The arguments for a run of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook<'a> {
     /// The device.
     pub key: DeviceKey,
-    /// What to do.
+    /// The task.
     pub verb: Verb,
     /// Is this the second pass, for the emulated interface (`-emu`) of a `vif_ioemu`?
     pub tap: bool,
@@ -31,10 +31,10 @@ pub struct Hook<'a> {
 /// How a hook ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HookEnd {
-    /// It said that it did its work.
+    /// The hook exited with code 0.
     Success,
-    /// It ended without saying how: a hook that an earlier daemon had started.
+    /// The exit code is unknown, because an earlier daemon started the hook.
     Unknown,
-    /// It failed, or could not be started.
+    /// The hook failed, or could not be started.
     Failure(HookFailure),
 }

@@ -1,10 +1,10 @@
-//! What names a device: its kind, its guest and its number.
+//! The key of a device: its kind, its guest and its number.
 
 use core::fmt;
 
 use crate::Kind;
 
-/// The number of a domain. Those of guests are below `0x7ff0`.
+/// The number of a domain, below `0x7ff0` for a guest.
 pub type Domid = u16;
 
 /// The name of a device in its driver domain. A domid and devid may be used again after a

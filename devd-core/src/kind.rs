@@ -1,6 +1,6 @@
-//! The kinds of devices, and who serves them: the contract as data.
+//! The kinds of devices, and the server of each: the contract as data.
 
-/// Who gets the backend of a device going.
+/// The server of a device: the party that brings its backend to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServedBy {
     /// The kernel (netback), once the network hook has run.
@@ -9,7 +9,7 @@ pub enum ServedBy {
     BlockHook,
     /// A QEMU, one per guest, which the daemon starts and ends.
     Qemu,
-    /// Somebody else. The daemon only removes the directory in the end.
+    /// Another program. The daemon only removes the directory in the end.
     Elsewhere,
 }
 
@@ -47,7 +47,7 @@ macro_rules! kinds {
                 }
             }
 
-            /// Who serves it.
+            /// Its server.
             #[must_use]
             pub const fn served_by(self) -> ServedBy {
                 match self {

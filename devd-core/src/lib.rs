@@ -1,10 +1,10 @@
 //! The decisions of a Xen driver domain's device daemon: events in, actions out.
 //!
 //! A driver domain serves devices to other guests. The toolstack describes each device in a
-//! directory of xenstore, `backend/<kind>/<frontend domid>/<devid>`; the daemon runs a hotplug
-//! hook for it, or a QEMU, and takes all of it away again when the guest lets go. This crate
-//! decides what is to be done and when. It has no I/O and no clock, and runs where there is
-//! no operating system at all.
+//! directory of xenstore, `backend/<kind>/<frontend domid>/<devid>`; the daemon runs a hotplug hook
+//! for it, or a QEMU, and takes all of it away again when the guest lets go. This crate decides
+//! what is to be done and when. The crate has no I/O and no clock, and runs where there is no
+//! operating system at all.
 //!
 //! It is a *level-triggered reconciler*. An event only says "look at this device again"; what
 //! is done follows from what the store says now ([`Observation`]) and from what is in place

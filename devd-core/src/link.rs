@@ -7,7 +7,8 @@ pub(crate) struct Link(u32);
 impl Link {
     pub(crate) const NONE: Self = Self(u32::MAX);
 
-    /// To this index, which is never the highest number: so many devices fit no memory.
+    /// A link to this index. The index is never the highest `u32`: no memory holds that many
+    /// devices.
     pub(crate) const fn to(index: u32) -> Self {
         debug_assert!(index != u32::MAX);
         Self(index)
@@ -21,7 +22,7 @@ impl Link {
         self.0 == u32::MAX
     }
 
-    /// What it was; it is none from now on.
+    /// Returns the link, and leaves `NONE` in its place.
     pub(crate) const fn take(&mut self) -> Self {
         core::mem::replace(self, Self::NONE)
     }

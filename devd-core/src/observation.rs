@@ -1,11 +1,11 @@
-//! What the store says about a device now.
+//! The facts of a device that the store has now.
 
 use core::ops::BitOr;
 
 /// The state of a backend or frontend: `enum xenbus_state` in Xen's `io/xenbus.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum XenbusState {
-    /// 0, or what is no state at all.
+    /// 0, or any value that is not a state.
     Unknown,
     /// 1: the toolstack has made the device.
     Initialising,
@@ -13,9 +13,9 @@ pub enum XenbusState {
     InitWait,
     /// 3: the frontend has offered its rings.
     Initialised,
-    /// 4: both sides are connected.
+    /// 4: backend and frontend are connected.
     Connected,
-    /// 5: one side wants to close.
+    /// 5: the backend or the frontend wants to close.
     Closing,
     /// 6: closed.
     Closed,
@@ -26,7 +26,7 @@ pub enum XenbusState {
 }
 
 impl XenbusState {
-    /// Reads the value of a `state` node. What is none counts as [`XenbusState::Unknown`].
+    /// Parses the value of a `state` node. Any other value counts as [`XenbusState::Unknown`].
     #[must_use]
     pub fn parse(value: &[u8]) -> Self {
         match value {
@@ -43,7 +43,7 @@ impl XenbusState {
     }
 }
 
-/// What the node `hotplug-status` says: the mark of the hook.
+/// The mark of the hook in the node `hotplug-status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HotplugStatus {
     /// The node is missing, or empty as libxl makes it: no hook has spoken.
@@ -71,7 +71,7 @@ impl HotplugStatus {
 pub struct Want(u8);
 
 impl Want {
-    /// Nothing.
+    /// The empty set.
     pub(crate) const NONE: Self = Self(0);
     /// `state`.
     pub const STATE: Self = Self(1);
@@ -79,7 +79,7 @@ impl Want {
     pub const ONLINE: Self = Self(2);
     /// `hotplug-status`.
     pub const HOTPLUG: Self = Self(4);
-    /// What the hook needs: `script`, and of a network interface `type` and `gatewaydev`.
+    /// The hook's facts: `script`, and for a network interface `type` and `gatewaydev`.
     pub const HOOK: Self = Self(8);
     /// Does the directory that `frontend` names exist?
     pub const FRONTEND: Self = Self(16);
@@ -90,7 +90,7 @@ impl Want {
         self.0 & other.0 == other.0
     }
 
-    /// What is in this set and not in `other`.
+    /// The facts in this set that are not in `other`.
     pub(crate) const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
@@ -104,16 +104,16 @@ impl BitOr for Want {
     }
 }
 
-/// What was found at one look. Facts that were not asked for have any value.
+/// The facts that one observation found. A fact that is not in `want` has any value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Observation<'a> {
-    /// Which facts were looked up.
+    /// The facts that were read.
     pub want: Want,
-    /// `None`: there is no `state` node, so there is no device. (If it was asked for.)
+    /// `None`, if `want` has `STATE`: there is no `state` node, so there is no device.
     pub state: Option<XenbusState>,
     /// Does the toolstack want the device? False if the node is missing or not `1`.
     pub online: bool,
-    /// What the hook has said.
+    /// The hook's mark.
     pub hotplug: HotplugStatus,
     /// The value of `script`.
     pub script: Option<&'a [u8]>,
@@ -126,7 +126,7 @@ pub struct Observation<'a> {
 }
 
 impl Observation<'_> {
-    /// A look that found no device.
+    /// An observation that found no device.
     pub const GONE: Self = Self {
         want: Want::STATE,
         state: None,

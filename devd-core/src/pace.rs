@@ -12,8 +12,8 @@ use crate::{Settings, Time};
 /// The runs of a device's add hook.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Runs that came soon after each other. Tries of one that has failed count as one: they have
-    /// a wait of their own.
+    /// Runs in quick succession. The tries of a failed run count as one run, because each try has a
+    /// back-off already.
     runs: u8,
     /// When the last began.
     last: Time,

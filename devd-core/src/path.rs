@@ -1,4 +1,4 @@
-//! What the path of a watch event is about.
+//! Parses the path of a watch event.
 
 use crate::{DeviceKey, Domid, Kind};
 
@@ -33,7 +33,7 @@ impl Leaf {
 
 /// A path in, or above, the driver domain's `backend` directory.
 ///
-/// Parsing is one pass over the bytes: nothing is copied, nothing allocated.
+/// Parsing is one pass over the bytes, without a copy or an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendPath<'a> {
     /// A device, and which of its nodes.
@@ -138,7 +138,7 @@ mod words {
         Some((DeviceKey { kind, domid, devid }, leaf))
     }
 
-    /// What is behind `/local/domain/<domid>/`, if it is a path in `backend`.
+    /// The path behind `/local/domain/<domid>/`, if that path is in `backend`.
     fn in_home(path: &[u8]) -> Option<&[u8]> {
         let path = path.strip_prefix(b"/local/domain/")?;
         let Number { bits, .. } = Number::of(word(path, 0)?)?;
@@ -156,8 +156,8 @@ mod words {
         Some(u64::from_le_bytes(*path.get(at..)?.first_chunk()?))
     }
 
-    /// The same without a branch, for where nobody knows whether the path ends there: they are
-    /// the path's last eight, less what is before this place.
+    /// The same without a branch, for a place at which the path may end: takes the path's last
+    /// eight bytes and shifts out the bytes before this place.
     #[inline(always)]
     fn last_word(path: &[u8], at: usize) -> Option<u64> {
         let start = at.min(path.len().checked_sub(8)?);
@@ -178,7 +178,7 @@ mod words {
         Some((kind, at + first_byte(lows) / 8 + 1))
     }
 
-    /// What a word begins with, read as a number.
+    /// The number at the beginning of a word.
     struct Number {
         /// Of its first seven digits.
         value: u32,
@@ -204,7 +204,7 @@ mod words {
             let pairs = (eight.wrapping_mul((10 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
             let fours = (pairs.wrapping_mul((100 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
             let value = fours.wrapping_mul((10_000 << 32) + 1) >> 32;
-            #[allow(clippy::cast_possible_truncation)] // It has no more than 32 bits.
+            #[allow(clippy::cast_possible_truncation)] // The value has at most 32 bits.
             let value = value as u32;
             Some(Self { value, bits })
         }
@@ -245,7 +245,7 @@ mod words {
             }
             slots
         };
-        /// What they mean, and behind them what all other names do.
+        /// The leaf of each name, and behind them the leaf of all other names.
         const LEAVES: [Leaf; 9] = {
             let mut leaves = [Leaf::Other; 9];
             let mut i = 0;
@@ -270,7 +270,7 @@ mod words {
         word.to_le_bytes()[0]
     }
 
-    /// One in every byte.
+    /// The value 1 in every byte.
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
 
     /// How many bits are below the lowest byte whose highest bit is set: 56 if that is the last

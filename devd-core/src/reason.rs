@@ -14,17 +14,17 @@ pub enum HookFailure {
     BadName,
     /// The value of `gatewaydev` has a NUL in it, where the hook's environment would end it.
     BadGateway,
-    /// It could not be started; the error number.
+    /// The hook could not be started; the error number.
     Spawn(i32),
-    /// It exited with this code.
+    /// The hook exited with this code.
     Exit(i32),
     /// A signal ended it.
     Signal(i32),
-    /// It did not end in time and was killed.
+    /// The hook did not end in time and was killed.
     TimedOut,
-    /// It said so itself, in `hotplug-status`.
+    /// The hook wrote the failure into `hotplug-status`.
     Reported,
-    /// It ended without a word, and the device needs one.
+    /// The hook ended without a mark, and the device needs one.
     Silent,
 }
 
@@ -38,15 +38,15 @@ pub enum QemuFailure {
     NotDriverDomain,
     /// The store refused for another reason; an error number.
     Store(i32),
-    /// It could not be started; the error number.
+    /// QEMU could not be started; the error number.
     Spawn(i32),
-    /// It exited with this code.
+    /// QEMU exited with this code.
     Exit(i32),
     /// A signal ended it.
     Signal(i32),
-    /// It was not ready in time.
+    /// QEMU was not ready in time.
     TimedOut,
-    /// It is not there any more, and nobody saw it end.
+    /// QEMU is gone, and its exit status is unknown.
     Vanished,
     /// A share of the guest has lost its QEMU. A new one would take the share up again, and
     /// carry out requests a second time; there will be one when the share is gone.
@@ -56,9 +56,9 @@ pub enum QemuFailure {
 /// Why a device is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// It has no `script` node.
+    /// The device has no `script` node.
     NoScript,
-    /// It is a network interface and has no `type` node.
+    /// The device is a network interface without a `type` node.
     NoType,
     /// Its hook failed.
     Hook(HookFailure),

@@ -10,7 +10,7 @@ use crate::qemu::QemuState;
 use crate::timer::{Owner, Place};
 use crate::{DeviceKey, Domid, Time};
 
-/// What is known about one guest.
+/// One guest: its QEMU, and its list of devices.
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
     pub(crate) domid: Domid,
@@ -52,7 +52,7 @@ pub struct Registry {
 #[inline]
 fn hash(word: u64) -> u64 {
     let product = u128::from(word ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
-    #[allow(clippy::cast_possible_truncation)] // Both halves are wanted.
+    #[allow(clippy::cast_possible_truncation)] // The hash mixes both halves.
     let (high, low) = ((product >> 64) as u64, product as u64);
     high ^ low
 }

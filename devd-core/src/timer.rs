@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::Time;
 use crate::link::Link;
 
-/// Whose deadline it is: an index into the registry.
+/// The owner of a deadline: an index into the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Device(u32),

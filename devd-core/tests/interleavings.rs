@@ -12,7 +12,7 @@ const STEPS_OF_A_WORLD: u64 = 3_000;
 /// `DEVD_WORLD_STEPS` says how many steps to take in all, `DEVD_WORLD_FIRST` from which world on
 /// (they are numbered from 0); `DEVD_WORLD_SEED` says which one world to take, and no other.
 #[test]
-fn whatever_happens_every_device_is_served_once_and_taken_away_once() {
+fn any_order_of_events_serves_and_removes_each_device_once() {
     if let Some(seed) = number("DEVD_WORLD_SEED") {
         weather(seed);
         return;

@@ -30,7 +30,7 @@ fn script_event(driver: &mut Driver) {
 }
 
 #[test]
-fn a_script_that_was_seen_before_the_backend_is_ready_is_not_asked_for_again() {
+fn script_read_in_state_1_is_not_read_again() {
     let mut driver = prepared();
     driver.event(VIF);
     assert_eq!(driver.actions(), [Action::Observe(VIF, Want::STATE)]);
@@ -45,7 +45,7 @@ fn a_script_that_was_seen_before_the_backend_is_ready_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_script_that_was_seen_and_has_changed_is_asked_for_again() {
+fn script_that_may_have_changed_is_read_again() {
     // Changed, or perhaps, or another device's by now.
     let changes: [fn(&mut Driver); 3] = [
         script_event,
@@ -65,7 +65,7 @@ fn a_script_that_was_seen_and_has_changed_is_asked_for_again() {
 }
 
 #[test]
-fn a_script_that_changes_while_it_is_looked_up_is_looked_up_again() {
+fn script_that_changes_during_an_observation_is_read_again() {
     let mut driver = Driver::new();
     begin(&mut driver);
     script_event(&mut driver);

@@ -11,7 +11,7 @@ use devd_core::{
 use driver::{Driver, P9, QDISK, VBD, VIF, facts, silent};
 
 #[test]
-fn an_event_heard_while_the_directory_is_being_removed_is_not_lost() {
+fn event_during_the_removal_causes_an_observation() {
     let mut driver = Driver::new();
     driver.attach(VBD);
     driver.remove(VBD);
@@ -22,7 +22,7 @@ fn an_event_heard_while_the_directory_is_being_removed_is_not_lost() {
 }
 
 #[test]
-fn a_look_that_began_before_a_removal_is_not_taken_for_one_at_the_next_device() {
+fn observation_from_before_a_removal_is_discarded() {
     let mut driver = Driver::new();
     driver.attach(VIF);
     let closed = Observation { online: false, ..silent(XenbusState::Closed) };
@@ -40,7 +40,7 @@ fn a_look_that_began_before_a_removal_is_not_taken_for_one_at_the_next_device() 
 }
 
 #[test]
-fn a_look_that_began_before_the_hooks_end_does_not_tell_how_it_ended() {
+fn observation_from_before_the_hooks_exit_is_discarded() {
     let mut driver = Driver::new();
     driver.look(VBD, silent(XenbusState::InitWait));
     driver.event(VBD);
@@ -53,7 +53,7 @@ fn a_look_that_began_before_the_hooks_end_does_not_tell_how_it_ended() {
 }
 
 #[test]
-fn a_look_that_began_before_a_qemus_end_does_not_tell_what_it_has_left() {
+fn observation_from_before_qemus_exit_is_discarded() {
     let mut driver = Driver::new();
     driver.serve(P9);
     driver.event(P9);
@@ -66,7 +66,7 @@ fn a_look_that_began_before_a_qemus_end_does_not_tell_what_it_has_left() {
 }
 
 #[test]
-fn a_hook_that_waits_is_not_run_when_its_script_has_gone() {
+fn queued_hook_whose_script_has_gone_does_not_run() {
     let mut driver = Driver::with(Settings { max_hooks: 1, ..Settings::default() });
     driver.look(VIF, silent(XenbusState::InitWait));
     driver.look(VBD, silent(XenbusState::InitWait));
@@ -87,7 +87,7 @@ fn there_is_no_second_pass_without_a_script() {
 }
 
 #[test]
-fn the_end_of_a_removal_hook_of_an_earlier_daemon_does_not_remove_the_device_that_is_there_now() {
+fn adopted_removal_hook_does_not_remove_the_successor() {
     let mut driver = Driver::new();
     driver.dispatcher.handle_hook_found(VBD, Verb::Remove, false, driver.time());
     driver.actions();
@@ -100,7 +100,7 @@ fn the_end_of_a_removal_hook_of_an_earlier_daemon_does_not_remove_the_device_tha
 }
 
 #[test]
-fn a_device_that_vanishes_between_two_stages_of_its_first_look_gets_its_removal_hook() {
+fn device_that_vanishes_while_first_observed_is_cleaned_up() {
     let mut driver = Driver::new();
     let closed = Observation {
         want: Want::STATE | Want::ONLINE | Want::HOTPLUG | Want::HOOK,
@@ -111,7 +111,7 @@ fn a_device_that_vanishes_between_two_stages_of_its_first_look_gets_its_removal_
 }
 
 #[test]
-fn a_device_that_closed_while_a_hook_found_after_a_restart_ran_gets_its_removal_hook() {
+fn device_closed_during_an_adopted_add_hook_is_cleaned_up() {
     let mut driver = Driver::new();
     driver.dispatcher.handle_hook_found(VBD, Verb::Add, false, driver.time());
     driver.actions();
@@ -124,7 +124,7 @@ fn a_device_that_closed_while_a_hook_found_after_a_restart_ran_gets_its_removal_
 }
 
 #[test]
-fn a_lost_disk_replaced_by_one_that_the_next_qemu_has_connected_is_served() {
+fn successor_of_a_lost_disk_connected_by_qemu_is_served() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
@@ -142,7 +142,7 @@ fn a_lost_disk_replaced_by_one_that_the_next_qemu_has_connected_is_served() {
 }
 
 #[test]
-fn devices_that_fail_and_are_replaced_do_not_escape_the_back_off() {
+fn replacing_a_failed_device_does_not_skip_back_off() {
     let mut driver = Driver::new();
     let mut waits = Vec::new();
     driver.look(VIF, silent(XenbusState::InitWait));
@@ -152,7 +152,7 @@ fn devices_that_fail_and_are_replaced_do_not_escape_the_back_off() {
         let until = driver.dispatcher.poll_timeout().expect("it is tried again");
         waits.push(until.as_millis() - driver.now);
         driver.wait(waits[waits.len() - 1]);
-        driver.seen(VIF, silent(XenbusState::InitWait)); // Another, without the mark of the failure.
+        driver.seen(VIF, silent(XenbusState::InitWait)); // A successor: it has no mark.
         driver.hook_ends(VIF, HookEnd::Success);
         driver.seen(VIF, silent(XenbusState::InitWait));
         driver.seen(VIF, silent(XenbusState::InitWait));
@@ -161,7 +161,7 @@ fn devices_that_fail_and_are_replaced_do_not_escape_the_back_off() {
 }
 
 #[test]
-fn the_linger_of_a_device_that_took_anothers_place_counts_from_its_own_close() {
+fn linger_of_a_successor_counts_from_its_own_close() {
     let mut driver = Driver::new();
     driver.attach(VBD);
     assert!(driver.look(VBD, silent(XenbusState::InitWait)).contains(&Action::RunHook(VBD)));
@@ -173,7 +173,7 @@ fn the_linger_of_a_device_that_took_anothers_place_counts_from_its_own_close() {
 }
 
 #[test]
-fn no_grace_before_sigkill_does_not_keep_the_dispatcher_busy_for_ever() {
+fn zero_kill_grace_does_not_spin() {
     let mut driver = Driver::with(Settings { kill_grace: Duration::ZERO, ..Settings::default() });
     driver.look(VBD, silent(XenbusState::InitWait));
     assert_eq!(driver.wait(40_000), [Action::StopHook(VBD), Action::KillHook(VBD)]);
@@ -181,7 +181,7 @@ fn no_grace_before_sigkill_does_not_keep_the_dispatcher_busy_for_ever() {
 }
 
 #[test]
-fn a_lost_disk_stays_lost_when_the_store_refuses_a_look_at_it() {
+fn lost_disk_stays_lost_after_a_refused_observation() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
@@ -196,7 +196,7 @@ fn a_lost_disk_stays_lost_when_the_store_refuses_a_look_at_it() {
 }
 
 #[test]
-fn a_refused_look_is_made_up_for_although_the_qemu_has_come_meanwhile() {
+fn refused_observation_is_repeated_after_qemu_became_ready() {
     let mut driver = Driver::new();
     driver.look(QDISK, silent(XenbusState::Initialising));
     driver.qemu(QemuEvent::Absent);
@@ -211,7 +211,7 @@ fn a_refused_look_is_made_up_for_although_the_qemu_has_come_meanwhile() {
 }
 
 #[test]
-fn a_refused_look_is_asked_for_again_soon_and_then_ever_less_often() {
+fn refused_observation_is_repeated_with_growing_waits() {
     let mut driver = Driver::new();
     driver.event(VIF);
     driver.actions();
@@ -220,7 +220,7 @@ fn a_refused_look_is_asked_for_again_soon_and_then_ever_less_often() {
         assert_eq!(driver.wait(wait - 1), [], "before {wait} ms");
         assert!(matches!(driver.wait(1)[..], [Action::Observe(VIF, _)]), "after {wait} ms");
     }
-    // One that is answered makes it all good; an event calls for a look at once.
+    // A successful observation resets the wait; an event causes an observation at once.
     driver.seen(VIF, silent(XenbusState::Initialising));
     driver.event(VIF);
     driver.actions();
@@ -231,7 +231,7 @@ fn a_refused_look_is_asked_for_again_soon_and_then_ever_less_often() {
 }
 
 #[test]
-fn a_refused_look_does_not_bring_the_next_try_of_a_hook_forward() {
+fn refused_observation_does_not_advance_the_hooks_retry() {
     let mut driver = Driver::new();
     driver.look(VIF, silent(XenbusState::InitWait));
     driver.dispatcher.handle_hook_end(VIF, HookEnd::Failure(HookFailure::TimedOut), driver.time());
@@ -245,7 +245,7 @@ fn a_refused_look_does_not_bring_the_next_try_of_a_hook_forward() {
 }
 
 #[test]
-fn a_rewound_disk_that_closes_before_the_next_qemu_takes_it_up_is_closed_by_the_daemon() {
+fn rewound_disk_that_no_qemu_took_up_is_closed_by_the_daemon() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
@@ -256,7 +256,7 @@ fn a_rewound_disk_that_closes_before_the_next_qemu_takes_it_up_is_closed_by_the_
 }
 
 #[test]
-fn a_script_that_is_put_right_while_a_look_is_under_way_is_not_missed() {
+fn script_corrected_during_an_observation_is_read_again() {
     let mut driver = Driver::new();
     let bare = Observation { script: None, ..silent(XenbusState::InitWait) };
     driver.event(VBD);
@@ -268,7 +268,7 @@ fn a_script_that_is_put_right_while_a_look_is_under_way_is_not_missed() {
 }
 
 #[test]
-fn a_disk_first_looked_at_before_a_qemu_had_ended_is_looked_at_again_afterwards() {
+fn new_disk_is_observed_again_after_its_guests_qemu_exits() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     let closed = Observation { online: false, ..silent(XenbusState::Closed) };
@@ -284,7 +284,7 @@ fn a_disk_first_looked_at_before_a_qemu_had_ended_is_looked_at_again_afterwards(
 }
 
 #[test]
-fn a_disk_that_came_back_before_its_qemu_ended_is_looked_at_again_afterwards() {
+fn recreated_disk_is_observed_again_after_qemu_exits() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     let other = DeviceKey { devid: 1, ..QDISK };
@@ -293,7 +293,7 @@ fn a_disk_that_came_back_before_its_qemu_ended_is_looked_at_again_afterwards() {
     assert_eq!(driver.phase(other), Some(Phase::Lingering));
     driver.event(other);
     driver.actions();
-    // What is told afterwards was so before.
+    // The facts of the next observation are from before QEMU's exit.
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
     let actions = driver.seen(other, silent(XenbusState::Initialising));
     assert!(matches!(actions[..], [Action::Observe(_, _)]), "{actions:?}");
@@ -303,7 +303,7 @@ fn a_disk_that_came_back_before_its_qemu_ended_is_looked_at_again_afterwards() {
 }
 
 #[test]
-fn a_device_that_lost_its_type_after_its_hook_had_failed_is_replaced_by_one_that_has_it() {
+fn successor_with_a_type_replaces_a_failed_device_without() {
     let mut driver = Driver::new();
     driver.look(VIF, silent(XenbusState::InitWait));
     driver.hook_ends(VIF, HookEnd::Failure(HookFailure::Exit(1)));
@@ -320,7 +320,7 @@ fn a_device_that_lost_its_type_after_its_hook_had_failed_is_replaced_by_one_that
 }
 
 #[test]
-fn a_device_first_seen_too_early_and_then_connected_gets_its_removal_hook() {
+fn device_adopted_after_state_1_gets_its_removal_hook() {
     let mut driver = Driver::new();
     driver.look(VIF, silent(XenbusState::Initialising));
     driver.look(VIF, facts(XenbusState::Connected, HotplugStatus::Connected));
@@ -330,7 +330,7 @@ fn a_device_first_seen_too_early_and_then_connected_gets_its_removal_hook() {
 }
 
 #[test]
-fn no_qemu_is_started_while_a_share_of_its_guest_is_on_its_way_out() {
+fn qemu_start_waits_until_a_closing_share_is_gone() {
     let mut driver = Driver::new();
     driver.serve(P9);
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
@@ -344,7 +344,7 @@ fn no_qemu_is_started_while_a_share_of_its_guest_is_on_its_way_out() {
 }
 
 #[test]
-fn a_directory_is_not_removed_while_a_look_at_it_is_under_way() {
+fn directory_is_not_removed_during_an_observation() {
     let mut driver = Driver::new();
     let closed = Observation { online: false, ..silent(XenbusState::Closed) };
     driver.look(VBD, closed);
@@ -357,7 +357,7 @@ fn a_directory_is_not_removed_while_a_look_at_it_is_under_way() {
 }
 
 #[test]
-fn a_qemu_that_ends_before_it_was_told_to_is_not_told_to() {
+fn qemu_that_exits_first_gets_no_stop_action() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.event(QDISK);
@@ -369,7 +369,7 @@ fn a_qemu_that_ends_before_it_was_told_to_is_not_told_to() {
 }
 
 #[test]
-fn a_qemu_that_vanishes_while_it_starts_has_failed_whatever_became_of_the_last() {
+fn qemu_that_vanishes_while_starting_fails_its_devices() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     let closed = Observation { online: false, ..silent(XenbusState::Closed) };
@@ -382,7 +382,7 @@ fn a_qemu_that_vanishes_while_it_starts_has_failed_whatever_became_of_the_last()
 }
 
 #[test]
-fn a_disk_that_took_anothers_place_and_closes_at_once_is_closed_by_the_daemon() {
+fn successor_disk_that_closes_at_once_is_closed_by_the_daemon() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.look(QDISK, Observation { online: false, ..silent(XenbusState::Closed) });
@@ -392,7 +392,7 @@ fn a_disk_that_took_anothers_place_and_closes_at_once_is_closed_by_the_daemon() 
 }
 
 #[test]
-fn a_removal_hook_that_cannot_be_started_is_tried_again_before_the_device_is_let_go() {
+fn removal_hook_that_cannot_start_is_retried_four_times() {
     let mut driver = Driver::new();
     driver.attach(VBD);
     let closed = Observation { online: false, ..silent(XenbusState::Closed) };
@@ -411,7 +411,7 @@ fn a_removal_hook_that_cannot_be_started_is_tried_again_before_the_device_is_let
 
 const FAILURE: HookEnd = HookEnd::Failure(HookFailure::Exit(1));
 
-/// A device whose hook has failed, which the store has refused to say; looked at since.
+/// A device whose hook has failed and whose `error` mark the store refused; observed since.
 fn failed_and_unmarked(key: DeviceKey, seen: HotplugStatus) -> Driver {
     let mut driver = Driver::new();
     driver.look(key, silent(XenbusState::InitWait));
@@ -423,7 +423,7 @@ fn failed_and_unmarked(key: DeviceKey, seen: HotplugStatus) -> Driver {
 }
 
 #[test]
-fn a_failed_device_that_the_store_did_not_let_be_marked_is_not_taken_for_another() {
+fn failed_device_with_a_refused_mark_is_not_a_replacement() {
     for key in [VIF, VBD] {
         let mut driver = failed_and_unmarked(key, HotplugStatus::Silent);
         for wait in [1_000, 2_000, 4_000] {
@@ -439,7 +439,7 @@ fn a_failed_device_that_the_store_did_not_let_be_marked_is_not_taken_for_another
 }
 
 #[test]
-fn a_look_that_began_before_a_failure_was_marked_does_not_see_another_device() {
+fn observation_from_before_the_error_mark_is_discarded() {
     let mut driver = Driver::new();
     driver.look(VBD, silent(XenbusState::InitWait));
     driver.event(VBD);
@@ -451,7 +451,7 @@ fn a_look_that_began_before_a_failure_was_marked_does_not_see_another_device() {
 }
 
 #[test]
-fn a_mark_that_is_there_although_the_store_has_not_said_so_tells_the_next_device() {
+fn unconfirmed_mark_that_was_read_back_reveals_a_successor() {
     let mut driver = failed_and_unmarked(VBD, HotplugStatus::Refused);
     driver.wait(1_000);
     assert!(driver.seen(VBD, silent(XenbusState::InitWait)).contains(&Action::RunHook(VBD)));
@@ -459,7 +459,7 @@ fn a_mark_that_is_there_although_the_store_has_not_said_so_tells_the_next_device
 }
 
 #[test]
-fn a_hook_that_failed_after_it_had_said_connected_has_failed_whether_the_store_says_so_or_not() {
+fn exit_code_overrides_connected_mark() {
     let mut driver = failed_and_unmarked(VIF, HotplugStatus::Connected);
     assert_eq!(driver.phase(VIF), Some(Phase::Failed(Reason::Hook(HookFailure::Exit(1)))));
     driver.wait(1_000);
@@ -468,14 +468,14 @@ fn a_hook_that_failed_after_it_had_said_connected_has_failed_whether_the_store_s
 }
 
 #[test]
-fn a_served_disk_that_the_store_did_not_let_be_marked_stays_and_is_marked_later() {
+fn served_disk_with_a_refused_mark_is_marked_later() {
     let mut driver = Driver::new();
     driver.look(VBD, silent(XenbusState::InitWait));
     driver.hook_ends(VBD, HookEnd::Success);
     let mark = Action::MarkConnected(VBD);
     assert!(driver.seen(VBD, silent(XenbusState::InitWait)).contains(&mark));
     driver.mark_refused(VBD, HotplugStatus::Connected);
-    // Whatever calls for a look, and if nothing does, after 1, 2, 4 … s.
+    // The next observation writes the mark again; without an event that is after 1, 2, 4 … s.
     assert_eq!(driver.look(VBD, silent(XenbusState::InitWait)), [mark]);
     for wait in [2_000, 4_000] {
         driver.mark_refused(VBD, HotplugStatus::Connected);
@@ -487,7 +487,7 @@ fn a_served_disk_that_the_store_did_not_let_be_marked_stays_and_is_marked_later(
 }
 
 #[test]
-fn a_reason_that_the_store_did_not_let_be_told_is_told_later() {
+fn refused_failure_mark_is_written_later() {
     let mut driver = Driver::new();
     let bare = Observation { script: None, ..silent(XenbusState::InitWait) };
     let failed = Action::Fail(VBD, Reason::NoScript);
@@ -500,7 +500,7 @@ fn a_reason_that_the_store_did_not_let_be_told_is_told_later() {
 }
 
 #[test]
-fn a_lost_disk_that_the_store_did_not_let_be_marked_stays_lost() {
+fn lost_disk_with_a_refused_mark_stays_lost() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
@@ -518,7 +518,7 @@ fn a_lost_disk_that_the_store_did_not_let_be_marked_stays_lost() {
 }
 
 #[test]
-fn a_mark_of_another_device_that_the_store_did_not_take_back_is_not_believed() {
+fn predecessors_mark_is_ignored_when_its_reset_was_refused() {
     let mut driver = Driver::new();
     driver.attach(VBD);
     driver.look(VBD, silent(XenbusState::InitWait));
@@ -530,7 +530,7 @@ fn a_mark_of_another_device_that_the_store_did_not_take_back_is_not_believed() {
 }
 
 #[test]
-fn a_directory_is_not_removed_while_the_store_refuses_to_say_what_has_become_of_it() {
+fn directory_stays_while_the_store_refuses_observations() {
     let mut driver = Driver::new();
     let closed = Observation { online: false, ..silent(XenbusState::Closed) };
     driver.look(VBD, closed);
@@ -546,20 +546,21 @@ fn a_directory_is_not_removed_while_the_store_refuses_to_say_what_has_become_of_
 }
 
 #[test]
-fn a_disk_that_closes_before_it_was_made_new_for_the_next_qemu_is_closed_by_the_daemon() {
+fn disk_that_closes_before_its_rewind_is_closed_by_the_daemon() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
     let actions = driver.seen(QDISK, facts(XenbusState::InitWait, HotplugStatus::Connected));
     assert_eq!(actions, [Action::Rewind(QDISK)]);
     assert_eq!(driver.wait(1_000), [Action::StartQemu(1)]);
-    // It was closing already: it says still what the last QEMU has said.
+    // The device was closing before the rewind, so `hotplug-status` still has the former QEMU's
+    // mark.
     let closing = facts(XenbusState::Closing, HotplugStatus::Connected);
     assert_eq!(driver.look(QDISK, closing), [Action::Close(QDISK)]);
 }
 
 #[test]
-fn a_disk_that_the_next_qemu_has_taken_up_is_closed_by_it() {
+fn disk_taken_up_by_the_next_qemu_is_closed_by_that_qemu() {
     let mut driver = Driver::new();
     driver.serve(QDISK);
     driver.qemu(QemuEvent::Failed(QemuFailure::Exit(1)));
@@ -570,7 +571,7 @@ fn a_disk_that_the_next_qemu_has_taken_up_is_closed_by_it() {
 }
 
 #[test]
-fn a_device_found_closing_whose_place_another_takes_gets_its_removal_hook() {
+fn device_found_closing_then_replaced_gets_its_removal_hook() {
     for key in [VIF, VBD] {
         let mut driver = Driver::new();
         driver.dispatcher.look_at(key);
@@ -583,7 +584,7 @@ fn a_device_found_closing_whose_place_another_takes_gets_its_removal_hook() {
 }
 
 #[test]
-fn a_failed_device_that_has_lost_its_script_is_taken_away_by_the_script_that_was_run() {
+fn removal_uses_the_script_that_ran_when_script_is_gone() {
     let mut driver = Driver::new();
     driver.look(VBD, silent(XenbusState::InitWait));
     driver.hook_ends(VBD, FAILURE);
@@ -598,7 +599,7 @@ fn a_failed_device_that_has_lost_its_script_is_taken_away_by_the_script_that_was
 }
 
 #[test]
-fn the_script_of_a_hook_that_was_found_running_is_kept_from_a_look_that_does_not_count() {
+fn discarded_observation_keeps_an_adopted_hooks_script() {
     let mut driver = Driver::new();
     driver.dispatcher.handle_hook_found(VBD, Verb::Add, false, driver.time());
     driver.actions();

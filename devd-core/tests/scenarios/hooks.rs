@@ -55,7 +55,7 @@ fn a_hook_that_says_error_has_failed_although_it_exits_well() {
 }
 
 #[test]
-fn a_network_hook_must_say_that_it_is_done_and_a_block_hook_need_not() {
+fn network_hook_must_write_connected_and_block_hook_need_not() {
     let mut world = World::calm();
     let vif = world.create(&Spec::new(Kind::Vif, 1, 0, "mute"));
     let vbd = world.create(&Spec::new(Kind::Vbd, 1, 0, "mute"));
@@ -66,7 +66,7 @@ fn a_network_hook_must_say_that_it_is_done_and_a_block_hook_need_not() {
 }
 
 #[test]
-fn a_store_that_refuses_every_mark_makes_no_hook_run_more_often_or_less() {
+fn refused_marks_do_not_change_how_often_hooks_run() {
     let mut world = World::calm();
     world.refuse_marks = true;
     let vif = world.create(&Spec::new(Kind::Vif, 1, 0, "fails-2"));
@@ -105,7 +105,7 @@ fn a_hook_that_hangs_is_ended_and_tried_again() {
 }
 
 #[test]
-fn a_removal_hook_that_hangs_or_fails_is_reported_and_the_device_goes() {
+fn removal_hook_that_hangs_or_fails_lets_the_device_go() {
     for (script, failure) in [
         ("works+deaf", HookFailure::TimedOut),
         ("works+hangs", HookFailure::TimedOut),
@@ -123,7 +123,7 @@ fn a_removal_hook_that_hangs_or_fails_is_reported_and_the_device_goes() {
 }
 
 #[test]
-fn a_device_that_goes_while_its_add_hook_hangs_does_not_wait_for_the_time_out() {
+fn device_gone_during_a_hanging_add_hook_skips_the_timeout() {
     for vanishes in [true, false] {
         let mut world = World::calm();
         let vbd = world.create(&Spec::new(Kind::Vbd, 1, 0, "deaf"));
@@ -141,7 +141,7 @@ fn a_device_that_goes_while_its_add_hook_hangs_does_not_wait_for_the_time_out() 
 }
 
 #[test]
-fn a_missing_script_or_type_is_that_devices_error_until_it_is_put_right() {
+fn missing_script_or_type_fails_the_device_until_it_is_there() {
     for (script, vif_type, reason) in [
         (None, Some("vif"), Reason::NoScript),
         (Some("works"), None, Reason::NoType),
@@ -163,7 +163,7 @@ fn a_missing_script_or_type_is_that_devices_error_until_it_is_put_right() {
 }
 
 #[test]
-fn an_interface_that_netback_gives_up_for_want_of_a_script_says_so() {
+fn vif_closed_by_netback_without_script_fails_with_no_script() {
     let mut world = World::calm();
     world.hold_backends(1000);
     let vif = world.create(&Spec { script: None, ..Spec::new(Kind::Vif, 1, 0, "") });

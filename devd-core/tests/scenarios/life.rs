@@ -5,7 +5,7 @@ use devd_core::{Kind, Notice, Phase, Settings};
 use crate::world::{Spec, World};
 
 #[test]
-fn a_network_interface_gets_its_hook_in_state_2_and_is_connected() {
+fn vif_in_state_2_gets_its_hook_and_connects() {
     let mut world = World::calm();
     world.hold_backends(500);
     let vif = world.create(&Spec::new(Kind::Vif, 1, 0, "works"));
@@ -29,7 +29,7 @@ fn a_disk_gets_its_hook_in_state_2_and_is_connected() {
 }
 
 #[test]
-fn a_detached_device_gets_its_removal_hook_and_its_directory_goes() {
+fn detached_device_gets_its_removal_hook_and_is_removed() {
     for kind in [Kind::Vif, Kind::Vbd] {
         let mut world = World::calm();
         let key = world.create(&Spec::new(kind, 1, 0, "works"));
@@ -47,7 +47,7 @@ fn a_detached_device_gets_its_removal_hook_and_its_directory_goes() {
 }
 
 #[test]
-fn a_closed_directory_lingers_until_the_toolstack_can_have_read_it() {
+fn closed_directory_lingers_for_the_toolstack() {
     let mut world = World::calm();
     let vif = world.create(&Spec::new(Kind::Vif, 1, 0, "works"));
     world.settle_well();
@@ -61,7 +61,7 @@ fn a_closed_directory_lingers_until_the_toolstack_can_have_read_it() {
 }
 
 #[test]
-fn the_linger_is_not_added_to_the_time_that_the_removal_hook_takes() {
+fn linger_runs_during_the_removal_hook() {
     let mut world = World::calm();
     let vbd = world.create(&Spec::new(Kind::Vbd, 1, 0, "works+hangs"));
     world.settle_well();
@@ -100,7 +100,7 @@ fn an_interface_that_netback_has_made_anew_gets_its_hook_again() {
 }
 
 #[test]
-fn a_crashed_guests_devices_go_although_nobody_has_written_online_0() {
+fn crashed_guests_devices_go_without_online_0() {
     for kind in [Kind::Vif, Kind::Vbd, Kind::Qdisk, Kind::P9, Kind::Vkbd] {
         let mut world = World::calm();
         let key = world.create(&Spec::new(kind, 1, 0, "works"));
@@ -126,7 +126,7 @@ fn a_directory_that_vanishes_is_a_device_that_was_removed() {
 }
 
 #[test]
-fn a_device_that_comes_late_to_state_2_is_reported_and_still_gets_its_hook() {
+fn device_late_to_state_2_is_reported_and_gets_its_hook() {
     let mut world = World::calm();
     world.hold_backends(60_000);
     let vif = world.create(&Spec::new(Kind::Vif, 1, 0, "works"));

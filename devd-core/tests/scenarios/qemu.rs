@@ -49,7 +49,7 @@ fn destroying_a_guest_ends_its_qemu_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_qemu_that_does_not_start_is_started_again_and_its_disks_know_why() {
+fn qemu_that_fails_to_start_is_retried_and_fails_its_disks() {
     let mut world = World::calm();
     world.fail_qemus = 2;
     let disk = world.create(&Spec::new(Kind::Qdisk, 1, 0, ""));
@@ -63,7 +63,7 @@ fn a_qemu_that_does_not_start_is_started_again_and_its_disks_know_why() {
 }
 
 #[test]
-fn a_disk_whose_qemu_has_died_is_lost_and_never_given_to_another() {
+fn connected_disk_whose_qemu_died_is_lost_for_good() {
     let mut world = World::calm();
     let lost = world.create(&Spec::new(Kind::Qdisk, 1, 0, ""));
     world.settle_well();
@@ -80,7 +80,7 @@ fn a_disk_whose_qemu_has_died_is_lost_and_never_given_to_another() {
 }
 
 #[test]
-fn a_lost_disk_can_be_detached_whether_or_not_there_is_another_qemu() {
+fn lost_disk_can_be_detached_with_and_without_a_new_qemu() {
     for with_another in [false, true] {
         for restart in [false, true] {
             let mut world = World::calm();
@@ -105,7 +105,7 @@ fn a_lost_disk_can_be_detached_whether_or_not_there_is_another_qemu() {
 }
 
 #[test]
-fn a_disk_that_was_not_connected_yet_is_rewound_and_taken_up_by_the_next_qemu() {
+fn unconnected_disk_is_rewound_for_the_next_qemu() {
     let mut world = World::calm();
     let connected = world.create(&Spec::new(Kind::Qdisk, 1, 0, ""));
     world.settle_well();
@@ -141,7 +141,7 @@ fn a_lost_share_hinders_a_new_qemu_until_it_is_gone() {
 }
 
 #[test]
-fn a_disk_that_comes_while_the_qemu_is_ending_is_served_by_the_next_one() {
+fn disk_added_while_qemu_ends_is_served_by_the_next_qemu() {
     for late in 0..40 {
         let mut world = World::calm();
         let first = world.create(&Spec::new(Kind::Qdisk, 1, 0, ""));
@@ -156,7 +156,7 @@ fn a_disk_that_comes_while_the_qemu_is_ending_is_served_by_the_next_one() {
 }
 
 #[test]
-fn a_disk_detached_before_any_qemu_took_it_up_is_closed_by_the_daemon() {
+fn disk_detached_before_qemu_is_closed_by_the_daemon() {
     for after in [0, 5, 50, 90, 99, 100, 101, 102, 103, 110] {
         let mut world = World::calm();
         let disk = world.create(&Spec::new(Kind::Qdisk, 1, 0, ""));

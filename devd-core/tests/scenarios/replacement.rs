@@ -21,7 +21,7 @@ fn a_name_is_used_again_as_soon_as_its_device_is_gone() {
 }
 
 #[test]
-fn a_device_replaced_within_one_event_is_removed_and_the_new_one_is_served() {
+fn device_replaced_within_one_event_is_removed_then_served() {
     for kind in [Kind::Vif, Kind::Vbd] {
         for unread in [0, 1, 2, 5, 20, 100] {
             let mut world = World::calm();
@@ -37,7 +37,7 @@ fn a_device_replaced_within_one_event_is_removed_and_the_new_one_is_served() {
 }
 
 #[test]
-fn a_directory_that_vanishes_before_it_was_seen_closed_leaves_no_ghost() {
+fn vanished_open_device_is_cleaned_up_before_its_successor() {
     for kind in [Kind::Vif, Kind::Vbd] {
         let mut world = World::calm();
         let key = world.create(&Spec::new(kind, 1, 0, "works"));
@@ -80,7 +80,7 @@ fn a_device_that_comes_during_the_linger_is_not_removed() {
 }
 
 #[test]
-fn a_device_that_comes_just_when_the_directory_is_to_be_removed_is_left_alone() {
+fn device_created_during_the_removal_is_kept() {
     for late in 0..8 {
         let mut world = World::calm();
         let key = world.create(&Spec::new(Kind::Vbd, 1, 0, "works"));
@@ -99,7 +99,7 @@ fn a_device_that_comes_just_when_the_directory_is_to_be_removed_is_left_alone() 
 }
 
 #[test]
-fn a_hook_that_runs_when_its_device_is_replaced_is_not_the_new_ones() {
+fn hook_running_at_a_replacement_does_not_serve_the_successor() {
     for script in ["works", "deaf", "hangs", "fails", "mute"] {
         let mut world = World::calm();
         let key = world.create(&Spec::new(Kind::Vbd, 1, 0, script));
@@ -112,7 +112,7 @@ fn a_hook_that_runs_when_its_device_is_replaced_is_not_the_new_ones() {
 }
 
 #[test]
-fn what_a_hook_says_after_its_device_was_replaced_is_not_believed_of_the_new_one() {
+fn mark_of_a_replaced_devices_hook_does_not_count_for_successor() {
     for kind in [Kind::Vif, Kind::Vbd] {
         for later in 0..200 {
             let mut world = World::calm();
@@ -131,7 +131,7 @@ fn what_a_hook_says_after_its_device_was_replaced_is_not_believed_of_the_new_one
 }
 
 #[test]
-fn the_new_device_gets_its_own_script_although_the_old_one_waited_with_another() {
+fn successor_of_a_queued_device_runs_its_own_script() {
     let mut world = World::calm_with(Settings { max_hooks: 1, ..Settings::default() });
     world.create(&Spec::new(Kind::Vif, 1, 0, "hangs-1"));
     world.run(100);
@@ -144,7 +144,7 @@ fn the_new_device_gets_its_own_script_although_the_old_one_waited_with_another()
 }
 
 #[test]
-fn a_device_whose_hook_fails_is_replaced_by_one_whose_hook_works() {
+fn device_with_a_failed_hook_is_replaced_and_then_served() {
     for kind in [Kind::Vif, Kind::Vbd] {
         let mut world = World::calm();
         let key = world.create(&Spec::new(kind, 1, 0, "fails"));
@@ -158,7 +158,7 @@ fn a_device_whose_hook_fails_is_replaced_by_one_whose_hook_works() {
 }
 
 #[test]
-fn a_devices_removal_and_anothers_coming_at_once_do_not_disturb_each_other() {
+fn removal_and_arrival_at_once_do_not_interfere() {
     let mut world = World::calm();
     let stays = world.create(&Spec::new(Kind::Vif, 1, 0, "works"));
     let goes: Vec<_> =
@@ -199,7 +199,7 @@ fn new_device_that_waits_for_a_removal_hook_is_told_of_once() {
 }
 
 #[test]
-fn failed_device_says_how_often_it_was_tried_and_when_it_is_again() {
+fn retry_tells_failures_and_the_time_of_the_next_try() {
     let mut world = World::calm();
     let key = world.create(&Spec::new(Kind::Vbd, 1, 0, "fails"));
     let retry = |world: &World| world.daemon.dispatcher.as_ref()?.retry(key);

@@ -41,7 +41,7 @@ fn a_restart_in_any_state_runs_each_hook_once() {
 }
 
 #[test]
-fn a_restart_with_a_device_in_state_3_waits_for_its_hook_no_longer_than_in_state_2() {
+fn restart_in_state_3_runs_the_hook_as_in_state_2() {
     let (mut world, key) = in_state(Kind::Vbd, 1);
     world.stop_daemon();
     world.run(100);
@@ -103,7 +103,7 @@ fn a_hook_that_hangs_over_a_restart_is_ended_and_tried_again() {
 }
 
 #[test]
-fn a_device_that_closes_while_a_hook_found_after_a_restart_runs_is_removed_by_its_hook() {
+fn device_that_closes_during_an_adopted_hook_is_removed() {
     for script in ["works", "hangs", "deaf"] {
         let mut world = World::calm();
         let vbd = world.create(&Spec::new(Kind::Vbd, 1, 0, script));
@@ -131,7 +131,7 @@ fn the_second_pass_runs_although_the_first_ended_unseen() {
 }
 
 #[test]
-fn a_restart_at_any_moment_leaves_a_device_served_once_and_gone_in_the_end() {
+fn restart_at_any_moment_serves_once_and_leaves_nothing() {
     for kind in [Kind::Vif, Kind::Vbd, Kind::Qdisk] {
         for moment in 0..600 {
             let mut world = World::calm();
