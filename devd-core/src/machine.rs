@@ -401,8 +401,8 @@ impl Dispatcher {
                 }
                 Remedy::Node(Node::Script | Node::Type) | Remedy::Detach => {}
             },
-            // These have no timer of their own: a new node value, or the guest's timer, starts the
-            // next try.
+            // No timer of the device's own: another value of the node starts the next try, or the
+            // guest's timer for its QEMU. A lost disk is not tried again.
             Reason::NoScript | Reason::NoType | Reason::Qemu(_) | Reason::Lost => {}
         }
         self.act(Action::Fail(key, reason));
