@@ -184,7 +184,7 @@ fn a_disk_that_a_guest_writes_is_refused_to_every_other_guest() {
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
-fn a_whole_disk_is_refused_to_other_guests_than_those_of_its_partitions() {
+fn whole_disk_is_refused_while_guests_have_its_partitions() {
     let (world, path, file) = with_disk();
     let whole = Loop::new(&path);
     let on = |guest, place: &str| Device::vbd(guest, 51712).with("params", place);
@@ -307,7 +307,7 @@ fn a_daemon_that_was_started_again_knows_who_uses_what() {
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
-fn a_loop_device_of_a_script_is_freed_and_one_of_another_file_is_not() {
+fn removal_frees_a_scripts_loop_device_but_not_another_files() {
     let (world, path, device) = with_disk();
     let other = world.file("other.img");
     disk::file(&other, 4096);
@@ -381,7 +381,7 @@ fn threads(devd: &Devd) -> usize {
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
-fn a_file_that_hangs_keeps_nobody_waiting_and_leaves_nothing_when_it_comes_back() {
+fn hung_file_frees_its_place_at_the_timeout_and_leaves_nothing() {
     let (world, path, device) = with_disk();
     let other_path = world.file("other.img");
     disk::file(&other_path, 4096);
@@ -412,7 +412,7 @@ fn a_file_that_hangs_keeps_nobody_waiting_and_leaves_nothing_when_it_comes_back(
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
-fn there_are_as_many_threads_as_hooks_may_run_at_once_and_one_more() {
+fn threads_are_limited_to_max_hooks_and_one() {
     let (world, path, _) = with_disk();
     let _kernel = world.kernel();
     let devd = world.devd(&["--hooks", "builtin", "--max-hooks", "2"]);
@@ -460,7 +460,7 @@ fn what_the_store_has_no_room_for_is_taken_back_and_tried_again() {
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
-fn a_connection_that_breaks_before_the_result_is_written_loses_nothing() {
+fn connection_lost_before_the_result_is_written_loses_no_disk() {
     let (world, path, device) = with_disk();
     let _kernel = world.kernel();
     let _devd = world.devd(BUILTIN);
@@ -506,7 +506,7 @@ fn what_a_script_had_begun_is_taken_over_or_refused() {
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
-fn a_disk_stays_when_the_daemon_ends_before_blkback_has_opened_it() {
+fn disk_not_yet_opened_by_blkback_outlives_the_daemon() {
     let (world, path, device) = with_disk();
     let _kernel = world.kernel();
     world.attach(&device);
@@ -546,7 +546,7 @@ fn a_disk_stays_when_the_daemon_ends_before_blkback_has_opened_it() {
 
 #[test]
 #[ignore = "needs root and loop devices: run .ci/test"]
-fn a_disk_has_its_file_whatever_that_is_called_and_if_it_is_deleted() {
+fn restart_finds_a_disks_file_behind_a_link_or_deleted() {
     let (world, path, device) = with_disk();
     let link = world.file("link.img");
     symlink(&path, &link).unwrap();

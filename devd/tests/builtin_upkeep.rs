@@ -428,7 +428,7 @@ fn routed_interface_without_ipv6_is_served_by_ipv4() {
 
 #[test]
 #[ignore = "needs root, ip and nft: run .ci/test"]
-fn vlan_node_is_applied_where_the_bridge_filters_and_refused_elsewhere() {
+fn vlan_node_needs_a_bridge_that_filters_vlans() {
     let (world, device) = bridged();
     let device = device.with("vlan", "10p/20-22");
     let _kernel = world.kernel();
@@ -537,7 +537,7 @@ fn rules_that_others_flush_are_made_again() {
 
 #[test]
 #[ignore = "needs root, ip and nft: run .ci/test"]
-fn interface_served_before_antispoof_was_asked_for_gets_its_rules() {
+fn interface_served_before_antispoof_gets_its_rules() {
     let (world, device) = bridged();
     let device = device.with("ip", "10.1.2.3");
     let _kernel = world.kernel();

@@ -23,7 +23,7 @@ fn has(name: &str, word: &str) -> bool {
 
 #[test]
 #[ignore = "needs root, ip and nft: run .ci/test"]
-fn an_interface_becomes_a_port_of_its_bridge_and_leaves_it_again() {
+fn interface_joins_its_bridge_and_leaves_it_again() {
     let (world, device) = bridged();
     ip("address add 10.9.9.9/24 dev vif3.0");
     let _kernel = world.kernel();
@@ -91,7 +91,7 @@ fn a_bridge_that_is_missing_is_named_and_waited_for() {
 
 #[test]
 #[ignore = "needs root, ip and nft: run .ci/test"]
-fn what_cannot_be_done_is_said_by_name_and_what_was_done_is_undone() {
+fn failed_step_is_named_and_earlier_steps_are_undone() {
     let (world, device) = bridged();
     network::vif("vif3.1", "guest1");
     network::vif("taken", "guest2");
@@ -177,7 +177,7 @@ fn a_daemon_that_was_started_again_takes_the_port_away() {
 
 #[test]
 #[ignore = "needs root, ip and nft: run .ci/test"]
-fn a_routed_interface_has_its_gateways_address_and_its_guests_routes() {
+fn routed_interface_gets_gateway_address_and_guest_routes() {
     let (world, device) = bridged();
     network::vif("eth7", "world");
     ip("address add 192.0.2.1/24 dev eth7");

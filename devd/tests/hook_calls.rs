@@ -200,7 +200,7 @@ fn the_script_is_found_by_its_name_in_the_directories_alone() {
 }
 
 #[test]
-fn a_directory_of_hooks_that_is_missing_is_named_with_the_option() {
+fn missing_hook_directory_is_named_with_its_option() {
     let world = World::new();
     let _kernel = world.kernel();
     let mut command = Devd::command(&world.file(""));
@@ -247,7 +247,7 @@ fn a_missing_node_is_the_error_of_that_device_until_it_is_there() {
 }
 
 #[test]
-fn what_a_hook_writes_is_in_the_log_with_its_device_and_has_an_end() {
+fn hook_output_is_logged_with_its_device_and_bounded() {
     let world = World::new();
     world.hook(
         "block",

@@ -17,7 +17,7 @@ fn a_sites_own_script_goes_before_the_built_in_hook() {
 }
 
 #[test]
-fn a_name_that_is_no_hook_is_refused_and_the_known_ones_are_named() {
+fn unknown_hook_name_is_refused_and_the_known_are_listed() {
     let world = World::new();
     let _kernel = world.kernel();
     let _devd = world.devd(&["--hooks", "builtin"]);

@@ -11,7 +11,7 @@ use xs_client::embedded::Fault;
 use xs_proto::{ErrorCode, MessageType};
 
 #[test]
-fn a_hook_that_fails_is_reported_and_tried_again_until_it_does_well() {
+fn failed_hook_is_reported_and_retried_until_it_succeeds() {
     let world = World::new();
     let broken = world.file("broken");
     fs::write(&broken, "").unwrap();
@@ -39,7 +39,7 @@ fn a_hook_that_fails_is_reported_and_tried_again_until_it_does_well() {
 }
 
 #[test]
-fn how_a_hook_ends_is_heard_by_a_daemon_that_was_started_with_sigchld_ignored() {
+fn exit_status_is_known_though_sigchld_was_ignored_at_start() {
     let world = World::new();
     world.hook("vif-bridge", "exit 3");
     let _kernel = world.kernel();
@@ -51,7 +51,7 @@ fn how_a_hook_ends_is_heard_by_a_daemon_that_was_started_with_sigchld_ignored() 
 }
 
 #[test]
-fn a_failure_that_the_store_refuses_to_keep_is_tried_again_and_the_device_not_taken_for_another() {
+fn refused_error_mark_is_retried_and_the_device_kept() {
     let world = World::new();
     let broken = world.file("broken");
     fs::write(&broken, "").unwrap();
@@ -294,7 +294,7 @@ fn script_that_cannot_be_run_says_why() {
 }
 
 #[test]
-fn unusable_script_is_replaced_by_the_built_in_hook_with_a_warning() {
+fn unusable_script_yields_to_the_built_in_hook_with_a_warning() {
     let world = World::new();
     let path = world.scripts().join("vif-bridge");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();

@@ -187,7 +187,7 @@ fn a_qemu_has_a_log_of_its_own() {
 }
 
 #[test]
-fn attached_device_is_told_of_with_its_hook_or_qemu_and_the_time() {
+fn attached_device_is_logged_with_its_hook_or_qemu_and_time() {
     let world = World::new();
     let _kernel = world.kernel();
     let _devd = world.devd(&["--qemu", &world.qemu()]);

@@ -246,7 +246,7 @@ fn process_without_token_and_script_is_no_hook() {
 }
 
 #[test]
-fn hook_without_token_is_known_by_the_program_that_runs_its_script() {
+fn hook_without_token_is_known_by_its_scripts_interpreter() {
     let world = World::new();
     let _kernel = world.kernel();
     let device = Device::vif(3, 0);

@@ -113,7 +113,7 @@ fn a_share_is_served_by_the_same_qemu_as_the_guests_disks() {
 }
 
 #[test]
-fn a_qemu_that_dies_is_reported_on_all_it_served_and_the_rest_gets_a_new_one() {
+fn dead_qemu_fails_its_devices_and_the_rest_get_a_new_one() {
     let world = World::new();
     let qemu = world.qemu();
     let _devd = world.devd(&["--qemu", &qemu]);
@@ -296,7 +296,7 @@ fn a_qemu_that_died_while_no_daemon_ran_is_noticed_at_the_start() {
 }
 
 #[test]
-fn a_guest_without_devices_does_not_keep_its_qemu_over_a_restart() {
+fn qemu_of_a_guest_without_devices_ends_after_a_restart() {
     let world = World::new();
     let qemu = world.qemu();
     let device = Device::qdisk(3, 51712);
@@ -348,7 +348,7 @@ fn a_destroyed_guests_qemu_ends() {
 }
 
 #[test]
-fn without_driver_domain_in_the_config_the_disk_says_so_and_others_are_served() {
+fn guest_config_without_driver_domain_fails_only_its_qemu_disk() {
     let world = World::without_driver_domain();
     let qemu = world.qemu();
     let _kernel = world.kernel();
@@ -425,7 +425,7 @@ fn silent_qemu_is_not_blamed_for_the_words_of_the_one_before() {
 }
 
 #[test]
-fn a_qemu_that_never_says_that_it_runs_is_ended_and_reported_on_each_device() {
+fn qemu_never_ready_is_killed_and_fails_each_of_its_devices() {
     let world = World::new();
     world.gate("never");
     let qemu = world.qemu_that("while :; do read x < $DIR/never; done");

@@ -23,7 +23,7 @@ fn is(toolstack: &mut Client, device: &Device, node: &str, value: &str) -> bool 
 
 #[test]
 #[ignore = "needs the real xenstored: run .ci/test"]
-fn a_xenstored_that_is_killed_and_started_again_is_found_and_served() {
+fn xenstored_killed_and_restarted_is_served_again() {
     let mut store = Xenstored::start();
     let scripts = tempfile::tempdir().unwrap();
     let hook = scripts.path().join("hook");

@@ -23,7 +23,7 @@ fn gated() -> World {
 }
 
 #[test]
-fn told_to_end_it_lets_the_running_hook_finish_and_leaves_devices_served() {
+fn sigterm_lets_the_hook_finish_and_leaves_devices_served() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let world = gated();
         let _kernel = world.kernel();
@@ -50,7 +50,7 @@ fn told_to_end_it_lets_the_running_hook_finish_and_leaves_devices_served() {
 }
 
 #[test]
-fn a_hook_that_takes_longer_than_the_daemon_has_goes_on_and_is_found_by_the_next() {
+fn hook_that_outlives_the_daemon_is_found_by_the_next() {
     let world = gated();
     let _kernel = world.kernel();
     let device = Device::vbd(3, 51712);
@@ -110,7 +110,7 @@ fn a_hook_that_ended_while_no_daemon_ran_is_not_run_again() {
 }
 
 #[test]
-fn the_second_pass_of_a_hook_is_taken_up_where_the_killed_daemon_left_it() {
+fn killed_daemons_second_pass_is_resumed() {
     let world = gated();
     let _kernel = world.kernel();
     let device = Device::vif_ioemu(3, 0);
@@ -162,7 +162,7 @@ fn a_found_hook_that_hangs_is_killed_like_any_other() {
 }
 
 #[test]
-fn a_device_that_went_while_no_daemon_ran_is_forgotten_with_its_hook() {
+fn device_gone_while_no_daemon_ran_is_forgotten_with_its_hook() {
     let world = gated();
     let _kernel = world.kernel();
     let device = Device::vif(3, 0);

@@ -13,7 +13,7 @@ const ROUND: u16 = 50;
 /// `DEVD_SOAK_LIVES` says how many lives; 100 000 take some minutes, and show a leak
 /// of a byte a life.
 #[test]
-fn after_thousands_of_lives_memory_files_and_children_are_as_at_first() {
+fn thousands_of_lives_leak_no_memory_file_or_child() {
     let lives = env::var("DEVD_SOAK_LIVES").map_or(5_000, |text| text.parse().unwrap());
     let world = World::new();
     let _kernel = world.kernel();

@@ -66,7 +66,7 @@ fn a_store_that_refuses_the_watch_is_exit_code_3() {
 }
 
 #[test]
-fn a_second_daemon_with_the_same_pid_file_is_exit_code_4_and_names_the_first() {
+fn pid_file_in_use_ends_with_4_and_names_its_daemon() {
     let world = World::new();
     let pidfile = world.file("devd.pid");
     let options = ["-p", pidfile.to_str().unwrap()];
@@ -97,7 +97,7 @@ fn the_pid_file_of_a_killed_daemon_is_no_hindrance() {
 }
 
 #[test]
-fn a_supervisor_is_told_when_the_first_look_at_all_devices_is_done_and_when_it_ends() {
+fn supervisor_is_told_of_readiness_and_of_the_end() {
     let world = World::new();
     let path = world.file("notify");
     tells_supervisor(&world, &UnixDatagram::bind(&path).unwrap(), path.to_str().unwrap());
@@ -166,7 +166,7 @@ fn in_background(world: &World, options: &[&str]) -> Command {
 }
 
 #[test]
-fn without_f_it_is_ready_in_the_background_when_the_command_ends() {
+fn without_f_the_command_ends_when_the_daemon_is_ready() {
     let world = World::new();
     let _kernel = world.kernel();
     let output = in_background(&world, &[]).output().unwrap();

@@ -49,7 +49,7 @@ fn one_watch_is_enough_for_all_devices() {
 }
 
 #[test]
-fn a_store_that_comes_back_is_found_and_what_happened_meanwhile_too() {
+fn reconnect_finds_what_changed_while_the_store_was_away() {
     let mut world = World::new();
     let _kernel = world.kernel();
     let _devd = world.devd(&[]);
@@ -96,7 +96,7 @@ fn a_hook_that_ends_while_the_store_is_away_counts() {
 }
 
 #[test]
-fn a_qemu_that_dies_while_the_store_is_away_is_reported_when_it_is_back() {
+fn qemu_death_during_an_outage_is_reported_after_reconnect() {
     let mut world = World::new();
     // It would end with its connection; as QEMU does not.
     let qemu = world.qemu_that(

@@ -74,7 +74,7 @@ fn refuse(errors: &[ErrorCode]) {
 }
 
 #[test]
-fn whatever_the_store_refuses_once_every_device_is_served_and_nothing_is_left() {
+fn one_refused_request_loses_no_device_and_leaves_nothing() {
     refuse(&[
         ErrorCode::Acces,
         ErrorCode::Again,
@@ -87,13 +87,13 @@ fn whatever_the_store_refuses_once_every_device_is_served_and_nothing_is_left() 
 /// `ENOENT` is no failure: it is how the daemon learns what is not there.
 #[test]
 #[ignore = "takes minutes: the same with every error there is"]
-fn whatever_the_store_refuses_with_whatever_error_nothing_is_left() {
+fn one_refusal_with_any_error_leaves_nothing() {
     let errors = ErrorCode::KNOWN.iter().filter(|code| **code != ErrorCode::NoEnt);
     refuse(&errors.cloned().collect::<Vec<_>>());
 }
 
 #[test]
-fn wherever_the_connection_is_cut_every_device_is_served_and_nothing_is_left() {
+fn one_cut_connection_loses_no_device_and_leaves_nothing() {
     let moments = [Moment::BeforeRequest, Moment::BeforeReply, Moment::AfterReply];
     all_lives(&moments.map(|moment| {
         let what = format!("the connection cut {moment:?}");

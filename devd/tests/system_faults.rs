@@ -50,7 +50,7 @@ fn stories(function: &str) -> &'static [Story] {
 }
 
 #[test]
-fn whatever_call_fails_once_every_device_is_served_and_nothing_is_left() {
+fn one_failed_system_call_loses_no_device_and_leaves_nothing() {
     assert_served(&FAULTS, |_| {});
 }
 
@@ -185,7 +185,7 @@ fn start(function: &str, error: Errno, nth: i32) -> Start {
 }
 
 #[test]
-fn whatever_call_fails_at_its_start_it_serves_or_says_why_it_does_not() {
+fn failed_call_at_start_is_survived_or_named() {
     for (function, error, word) in FAULTS_AT_START {
         // Many processes are looked at: not each of those calls is a case of its own.
         for nth in (1..=8).chain((4..10).map(|power| 1 << power)) {
@@ -225,7 +225,7 @@ fn what_fails_for_good_at_its_start_is_named_with_what_helps() {
 }
 
 #[test]
-fn what_fails_on_its_way_to_the_background_is_said_by_the_command() {
+fn failure_on_the_way_to_the_background_is_reported() {
     for (function, error, code) in [
         ("mkdir", Errno::EACCES, 1),
         ("open64", Errno::EMFILE, 1),

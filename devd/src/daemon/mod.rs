@@ -37,7 +37,7 @@ use crate::scan::Scan;
 use crate::store_lock::StoreLock;
 use crate::words::Surroundings;
 
-use start::{StartError, patiently};
+use start::{StartError, retry_os};
 use turn::{Pending, Progress};
 
 /// Runs until a signal ends it, or with `--once` until there is nothing to do. The log is
@@ -156,7 +156,7 @@ impl Daemon<'_> {
     }
 
     fn wait(&mut self, progress: Progress, ready: &mut Vec<Source>) -> io::Result<()> {
-        patiently(|| {
+        retry_os(|| {
             let now = self.clock.now();
             let deadline = match progress {
                 Progress::Resting => self.deadline(),

@@ -136,7 +136,7 @@ fn lock_store(
 ) -> Result<StoreLock, StartError> {
     let run_dir = RunDir::open(options.run_dir());
     let lock = StoreLock::take(address, identity, run_dir)?;
-    let other = patiently(|| xl_devd::find(identity))
+    let other = retry_os(|| xl_devd::find(identity))
         .map_err(|error| StartError::system("see what runs here", error))?;
     match other {
         Some(pid) => Err(StartError::XlDevd { store: address.clone(), pid }),
@@ -147,7 +147,7 @@ fn lock_store(
 impl<'a> Daemon<'a> {
     pub(super) fn start(options: &'a Options, readiness: Readiness) -> Result<Self, StartError> {
         let pidfile = options.pidfile.as_deref().map(PidFile::take).transpose()?;
-        let poller = patiently(|| Poller::new(signals::heard()))
+        let poller = retry_os(|| Poller::new(signals::heard()))
             .map_err(|error| StartError::system("hear of signals", error))?;
 
         let address = Address::find(options.xenstore.as_deref())?;
@@ -158,7 +158,7 @@ impl<'a> Daemon<'a> {
             if options.dry_run { None } else { Some(lock_store(options, &address, &identity)?) };
         let mut client = Client::open(address.clone())?;
         let ends = signals::ENDS.into_iter().collect();
-        let interrupt = patiently(|| signal_fd(&ends))
+        let interrupt = retry_os(|| signal_fd(&ends))
             .map_err(|error| StartError::system("hear of signals", error))?;
         client.set_interrupt(interrupt.into());
         client.set_transaction_tries(TRANSACTION_TRIES);
@@ -173,7 +173,7 @@ impl<'a> Daemon<'a> {
             !options.image_dirs.is_empty(),
             inheritance.clone(),
         );
-        let hooks = patiently(|| Hooks::new(chooser.clone(), options, &poller))
+        let hooks = retry_os(|| Hooks::new(chooser.clone(), options, &poller))
             .map_err(|error| StartError::system("hear of built-in hooks", error))?;
         let mut daemon = Self {
             options,
@@ -202,7 +202,7 @@ impl<'a> Daemon<'a> {
             _pidfile: pidfile,
             _store_lock: store_lock,
         };
-        patiently(|| daemon.poll_store())
+        retry_os(|| daemon.poll_store())
             .map_err(|error| StartError::system("hear of the store", error))?;
         daemon.announce();
         daemon
@@ -219,9 +219,9 @@ impl<'a> Daemon<'a> {
             script_dirs: self.options.script_dirs.clone(),
             qemus: self.qemus.paths(),
         };
-        let mut found = patiently(|| orphans::find(&criteria))?;
+        let mut found = retry_os(|| orphans::find(&criteria))?;
         for orphan in std::mem::take(&mut found.hooks) {
-            patiently(|| self.poller.add(&orphan.process, Source::Process(orphan.pid)))?;
+            retry_os(|| self.poller.add(&orphan.process, Source::Process(orphan.pid)))?;
             log::info!(
                 "{}: process {} is its hook, which an earlier daemon has started: waiting for its end",
                 orphan.key,
@@ -256,8 +256,8 @@ fn token(options: &Options) -> Option<Token> {
     .ok()
 }
 
-/// Tries a few times what the system refuses, as it may for lack of memory or of files.
-pub(super) fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// Calls `attempt` up to [`TRIES`] times: a lack of memory or of descriptors may pass.
+pub(super) fn retry_os<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 1..TRIES {
         match attempt() {
             Err(error) => log::error!("the system refuses: {error}; will try again"),
