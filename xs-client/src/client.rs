@@ -265,7 +265,8 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Disconnected`] or [`Error::TimedOut`] if the store is not there;
-    /// [`Error::Refused`] if it does not take a watch back. There is no connection then, and
+    /// [`Error::Refused`] if it does not take a watch back, or does not end those of before on a
+    /// [continued](Stream::Continued) stream. There is no connection then, and
     /// the watches are kept for the next try, which is the caller's to time.
     pub fn reconnect(&mut self) -> Result<(), Error> {
         self.transport.close();
@@ -275,9 +276,14 @@ impl Client {
         };
         self.connection.reset(stream);
         self.lost = None;
-        match stream {
-            Stream::Fresh => {}
-            Stream::Continued => self.ask(0, &Request::ResetWatches, operations::done)?,
+        if stream == Stream::Continued
+            && let Err(error) = self.ask(0, &Request::ResetWatches, operations::done)
+        {
+            // The store still has the old watches and transactions: nothing may go on beside them.
+            if !error.ends_connection() {
+                self.lose(Disconnected::WatchRefused);
+            }
+            return Err(error);
         }
 
         self.rewatch()

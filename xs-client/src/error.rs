@@ -90,7 +90,8 @@ pub enum Disconnected {
     /// The client closed the connection because the store did not answer in time.
     #[error("the store did not answer in time")]
     TimedOut,
-    /// The client closed the connection because the store refused a watch that it had before.
+    /// The client closed the connection because the store refused a watch that it had before, or
+    /// refused to end the watches of before.
     #[error("the store refused a watch that it had before")]
     WatchRefused,
 }

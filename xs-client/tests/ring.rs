@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use xs_client::embedded::{InProcess, Store};
+use xs_client::embedded::{Fault, InProcess, Store};
 use xs_client::{
     Batch, Client, Disconnected, Error, Event, EventChannel, Outcome, Ring, SystemClock, Transport,
     TransportError, WaitFor,
 };
-use xs_proto::Features;
 use xs_proto::ring::{self, Consumer, Field, Page, Producer, Queue, SharedPage};
+use xs_proto::{ErrorCode, Features, MessageType};
 
 const DOMAIN: u16 = 7;
 
@@ -225,6 +225,20 @@ fn stream_goes_on_where_the_store_cannot_reset() {
         }
         assert!(seen, "the watch is set again");
     }
+}
+
+/// Old watches and transactions that the store keeps would go on beside the new ones.
+#[test]
+fn refused_reset_of_watches_leaves_no_connection() {
+    let (store, page) = domain();
+    let mut client = client(&store, page, 1);
+    client.watch("data", "t").unwrap();
+    let refusal = Fault::error(ErrorCode::Io).on(MessageType::ResetWatches);
+    let _report = store.inject(refusal);
+    assert_eq!(client.reconnect().unwrap_err().refusal(), Some(&ErrorCode::Io));
+    assert!(!client.is_connected());
+    client.reconnect().unwrap();
+    client.write("data/a", "v").unwrap();
 }
 
 #[test]
